@@ -1,0 +1,5 @@
+"""`python -m swrbatch`."""
+
+from .cli import main
+
+main()

@@ -1,0 +1,585 @@
+"""Bulk check and import: joins the stages, yields one result an image reference.
+
+What this module guarantees:
+
+* the effect is that of the archives one after another in the order given, however many workers read them: results are judged and
+  committed by one thread, in order, in groups (whatever is ready makes one group, so many small images share their syncs);
+* a bad image never stops the batch; what ends a run early (an interrupt, a full disk) still leaves a report of what was done;
+* memory does not grow with the archives' sizes, only with the number of rows reported.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import secrets
+import shutil
+import time
+from collections import deque
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import TimeoutError as FutureTimeout
+from contextlib import ExitStack
+from dataclasses import dataclass, field, replace
+from typing import Any, Final, Literal
+
+from .compression import Compression
+from .digest import Cancel
+from .errors import Cancelled, ExitCode, Issue, StoreError, SwrbatchError, UsageError, codes_of, has_errors, issue
+from .ledger.loads import Decision, LoadRules, OnConflict, Status
+from .policy import Limits, Naming, limits_for, upload_seq
+from .prepare import Prepared, PreparedImage, Progress, Rules, Workshop, prepare
+from .rename import Rename, load_rename
+from .results import (
+    ArchiveRow,
+    EventRow,
+    ImageRow,
+    IssueRow,
+    LayerRow,
+    Millis,
+    RunResult,
+    RunRow,
+    issue_row,
+)
+from .sizes import format_size
+from .staging import Staging
+from .store import DEFAULT_ACCOUNT, Attempt, LoadResult, Store, current_actor, initial_settings, now_ms
+
+GROUP: Final = 64
+"""Archives committed together at most."""
+AHEAD: Final = 2 * GROUP
+"""Archives read ahead of the one to be committed next."""
+
+CompressionOption = Literal["auto", "gzip", "zstd", "none"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BatchOptions:
+    """The options of a check or an import; the defaults are those of the command line.
+
+    `limits` None takes the profile's. `registry`: the host of a new store, or the one that every name must have. `jobs` None:
+    as many as there are processors.
+    """
+
+    profile: str = "page"
+    limits: Limits | None = None
+    naming: Naming = "guide"
+    registry: str | None = None
+    organization: str | None = None
+    rename: Rename = field(default_factory=Rename)
+    jobs: int | None = None
+    compression: CompressionOption = "auto"
+    on_conflict: OnConflict = "overwrite"
+    create_org: bool = True
+    hash_archives: bool = False
+    fail_fast: bool = False
+    user: str | None = None
+    account: str | None = None
+    report: str | None = None
+
+
+def check_archives(
+    archives: Sequence[str | os.PathLike[str]], *, store: Store | None = None, cancel: Cancel | None = None, **options: Any
+) -> RunResult:
+    """Check archives and store nothing; with a `store` also find what would be refused there.
+
+    `options`: the fields of `BatchOptions` by name, single limits (`max_files`, `max_archive_size`, `max_layer_size`,
+    `max_decompressed`, in bytes) and renaming (`retag`, `into`, `names`). Raises `UsageError` for wrong ones.
+    """
+    return _raise_failure(run_batch(archives, store, batch_options(**options), load=False, cancel=cancel))
+
+
+def import_archives(
+    archives: Sequence[str | os.PathLike[str]],
+    store: Store | str | os.PathLike[str],
+    *,
+    cancel: Cancel | None = None,
+    **options: Any,
+) -> RunResult:
+    """Check archives and load what passes into `store` (a path is opened, and made at need).
+
+    `options` as for `check_archives`. Raises `UsageError`, and `StoreError` when the store fails; the report, if one is asked
+    for, is written before. An interrupted run is returned with the exit code 130.
+    """
+    chosen = batch_options(**options)
+    if isinstance(store, Store):
+        return _raise_failure(run_batch(archives, store, chosen, load=True, cancel=cancel))
+    with Store(store, create=True) as opened:
+        return _raise_failure(run_batch(archives, opened, chosen, load=True, cancel=cancel))
+
+
+def batch_options(
+    *,
+    retag: Sequence[str] = (),
+    into: str | None = None,
+    names: str | os.PathLike[str] | None = None,
+    max_files: int | None = None,
+    max_archive_size: int | None = None,
+    max_layer_size: int | None = None,
+    max_decompressed: int | None = None,
+    **fields: Any,
+) -> BatchOptions:
+    """`BatchOptions` from plain values; UsageError for an unknown field, profile, limit or rule."""
+    known = {f.name for f in dataclasses.fields(BatchOptions)}
+    if unknown := sorted(set(fields) - known):
+        raise UsageError(f"unknown option {', '.join(unknown)}; there are {', '.join(sorted(known))}")
+    limits = limits_for(
+        fields.get("profile", "page"),
+        max_files=max_files,
+        max_archive_size=max_archive_size,
+        max_layer_size=max_layer_size,
+        max_decompressed=max_decompressed,
+    )
+    chosen = BatchOptions(**{"limits": limits, "rename": load_rename(retag, into, names), **fields})
+    for name, value, allowed in (
+        ("naming", chosen.naming, ("guide", "api")),
+        ("compression", chosen.compression, ("auto", "gzip", "zstd", "none")),
+        ("on_conflict", chosen.on_conflict, ("overwrite", "skip", "fail")),
+    ):
+        if value not in allowed:
+            raise UsageError(f"{name} {value!r}: it is one of {', '.join(allowed)}")
+    if chosen.jobs is not None and chosen.jobs < 1:
+        raise UsageError(f"jobs {chosen.jobs}: at least 1")
+    return chosen
+
+
+def _raise_failure(result: RunResult) -> RunResult:
+    if isinstance(result.failure, StoreError):
+        raise result.failure
+    return result
+
+
+def run_batch(
+    archives: Sequence[str | os.PathLike[str]],
+    store: Store | None,
+    options: BatchOptions,
+    *,
+    load: bool,
+    cancel: Cancel | None = None,
+    progress: Progress | None = None,
+) -> RunResult:
+    """Run a batch to its end or to what stops it; writes the report. Never raises what `RunResult.failure` can hold."""
+    return _Batch([os.fspath(a) for a in archives], store, options, load, cancel or Cancel(), progress).run()
+
+
+class _Batch:
+    """One run: its workers, its order, its rows."""
+
+    def __init__(
+        self,
+        names: list[str],
+        store: Store | None,
+        options: BatchOptions,
+        load: bool,
+        cancel: Cancel,
+        progress: Progress | None,
+    ) -> None:
+        self.names = names
+        self.store = store
+        self.options = options
+        self.load = load
+        self.cancel = cancel
+        self.ended = Cancel()
+        self.progress = progress
+        self.limits = options.limits or limits_for(options.profile)
+        self.started = now_ms()
+        stamp = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime(self.started / 1000))
+        self.run_id = f"{stamp}-{secrets.token_hex(4)}"
+        settings = store.settings() if store is not None else {}
+        self._check_registry(settings)
+        self.actor = current_actor(options.account or settings.get("account") or DEFAULT_ACCOUNT, options.user)
+        defaults = initial_settings(registry=options.registry, account=self.actor.account)
+        self.rules = LoadRules(on_conflict=options.on_conflict, create_org=options.create_org, defaults=defaults)
+        self.seen: dict[str, tuple[str, str, bool]] = {}
+        self.archives: list[ArchiveRow] = []
+        self.images: list[ImageRow] = []
+        self.layers: list[LayerRow] = []
+        self.issues: list[IssueRow] = []
+        self.events: list[EventRow] = []
+        self.stored: dict[str, int] = {}
+        self.staging: Staging | None = None
+        self.tmp = ""
+
+    def _check_registry(self, settings: Mapping[str, str]) -> None:
+        have, want = settings.get("registry"), self.options.registry
+        if have and want and have.lower() != want.lower():
+            raise UsageError(
+                f"the store is that of the registry {have} (one store has one registry): --registry {want} cannot be"
+            )
+
+    # --- the run -----------------------------------------------------------------------------------------------------
+
+    def run(self) -> RunResult:
+        failure: SwrbatchError | None = None
+        try:
+            with ExitStack() as stack:
+                if self.store is not None and self.load:
+                    self.tmp = stack.enter_context(self.store.run(self.run_id, self.cancel))
+                self._work(stack)
+        except (StoreError, Cancelled) as e:
+            failure = e
+        result = self._result(failure)
+        if self.options.report is not None:
+            from .tables import write_report
+
+            try:
+                write_report(self.options.report, result)
+            except StoreError as e:
+                result = replace(result, failure=failure or e, run=replace(result.run, exit_code=ExitCode.STORE))
+        return result
+
+    def _work(self, stack: ExitStack) -> None:
+        jobs = self.options.jobs or os.cpu_count() or 1
+        pools = [ThreadPoolExecutor(jobs, thread_name_prefix=f"swrbatch-{what}") for what in ("archive", "layer", "block")]
+        # A run that ends early does not wait for what has not begun; what has begun ends at its next chunk.
+        for pool in pools:
+            stack.callback(pool.shutdown, cancel_futures=True)
+        stack.callback(self.ended.set)
+        target = {"auto": Compression.GZIP}.get(self.options.compression) or Compression(self.options.compression)
+        if self.store is not None and self.load:
+            self.staging = Staging(self.store, self.tmp, target)
+        shop = Workshop(
+            rules=Rules(
+                limits=self.limits,
+                naming=self.options.naming,
+                organization=self.options.organization,
+                rename=self.options.rename,
+                hash_archives=self.options.hash_archives,
+            ),
+            cancel=self.ended,
+            target=target,
+            layer_pool=pools[1],
+            block_pool=pools[2] if jobs > 1 else None,
+            spool_dir=self.tmp or None,
+            store=self.store,
+            staging=self.staging,
+            refused=self._refused if self.staging is not None else None,
+            progress=self.progress,
+        )
+        if self.progress is not None:
+            self.progress.start(len(self.names), sum(_size(name) for name in self.names))
+        for group in self._groups(pools[0], shop):
+            self._commit(group)
+            if self.options.fail_fast and any(row.status in ("rejected", "partial") for row in self.archives):
+                return
+
+    def _groups(self, pool: ThreadPoolExecutor, shop: Workshop) -> Iterator[list[tuple[int, Prepared]]]:
+        """Prepared archives in order; whatever is ready together comes together."""
+        queue: deque[tuple[int, Future[Prepared]]] = deque()
+        rest = iter(enumerate(self.names))
+        largest = 1 if self.options.fail_fast else GROUP
+
+        def fill() -> None:
+            while len(queue) < (1 if self.options.fail_fast else AHEAD) and (item := next(rest, None)) is not None:
+                queue.append((item[0], pool.submit(prepare, item[1], item[0], shop)))
+
+        fill()
+        while queue:
+            group: list[tuple[int, Prepared]] = []
+            while queue and len(group) < largest and (not group or queue[0][1].done()):
+                position, future = queue.popleft()
+                group.append((position, self._wait(future)))
+            fill()
+            yield group
+
+    def _wait(self, future: Future[Prepared]) -> Prepared:
+        while True:
+            self.cancel.check()
+            try:
+                return future.result(timeout=0.1)
+            except FutureTimeout:
+                continue
+
+    def _refused(self, attempt: Attempt) -> bool:
+        assert self.store is not None
+        (decisions,) = self.store.judge([attempt], self.actor, self.rules)
+        return any(decision.status == "rejected" for decision in decisions)
+
+    # --- committing --------------------------------------------------------------------------------------------------
+
+    def _commit(self, group: list[tuple[int, Prepared]]) -> None:
+        for _, prepared in group:
+            broken = has_errors(prepared.issues)
+            for image in prepared.images:
+                extra = () if broken or image.attempt.refused else tuple(self._repeated(image))
+                shared = tuple(found for found in prepared.issues if found.is_error)
+                image.attempt = replace(image.attempt, issues=(*image.attempt.issues, *shared, *extra))
+        attempts = [a for _, prepared in group for a in (_attempts(prepared))]
+        if self.store is None:
+            results = [LoadResult(tuple(_verdict(a) for _ in a.references)) for a in attempts]
+        elif self.load:
+            results = self.store.load(attempts, self.actor, self.rules, self.run_id, self.tmp)
+        else:
+            judged = self.store.judge(attempts, self.actor, self.rules)
+            results = [LoadResult(tuple(_as_check(d) for d in decisions)) for decisions in judged]
+        outcomes = iter(zip(attempts, results, strict=True))
+        for position, prepared in group:
+            self._report(position, prepared, [next(outcomes) for _ in _attempts(prepared)])
+        if self.staging is not None:
+            for attempt in attempts:
+                self.staging.release(attempt.blobs)
+
+    def _repeated(self, prepared: PreparedImage) -> Iterator[Issue]:
+        """Issues of names that this run has met with another image, and a note of those that are new."""
+        attempt, image = prepared.attempt, prepared.image
+        where = f"{attempt.archive} image {image.index}"
+        image_id = str(image.config.digest) if image.config else ""
+        for reference in attempt.references:
+            key, by_rule = str(reference), prepared.renamed.get(reference, False)
+            first = self.seen.get(key)
+            if first is not None and first[0] != image_id:
+                code = "reference-conflict" if self.options.on_conflict == "fail" else "reference-repeated"
+                if by_rule or first[2]:
+                    code = "retag-collision"
+                found = issue(code, reference=key, first=first[1], place=f"manifest[{image.index}].RepoTags")
+                yield found.at(archive=attempt.archive, image_index=image.index)
+                if found.is_error:
+                    continue
+            self.seen[key] = (image_id, where, by_rule)
+
+    # --- rows --------------------------------------------------------------------------------------------------------
+
+    def _report(self, position: int, prepared: Prepared, outcomes: list[tuple[Attempt, LoadResult]]) -> None:
+        own = [found for found in prepared.issues if not (found.is_error and prepared.images)]
+        issues = [*prepared.issues]
+        statuses: list[str] = []
+        for image, (attempt, result) in zip(prepared.images, outcomes, strict=False):
+            extra = [
+                found.at(archive=prepared.name, image_index=image.image.index) for d in result.decisions for found in d.issues
+            ]
+            mine = [found for found in attempt.issues if found not in prepared.issues]
+            issues += [*mine, *extra]
+            rows = self._image_rows(image, attempt, result, [*attempt.issues, *extra])
+            statuses += [row.status for row in rows]
+            self.images += rows
+            self._layer_rows(image, attempt)
+        del own
+        for _, result in outcomes:
+            self.events += [self._event_row(row) for row in result.events]
+        self.issues += [issue_row(found, self.run_id) for found in issues]
+        self.archives.append(
+            ArchiveRow(
+                run_id=self.run_id,
+                upload_seq=upload_seq(position, self.limits),
+                archive=prepared.name,
+                sha256=str(prepared.sha256) if prepared.sha256 else None,
+                format=prepared.format,
+                producer_hint=prepared.producer_hint,
+                outer_compression=prepared.compression.value if prepared.compression else None,
+                bytes=prepared.file_bytes,
+                uncompressed_bytes=prepared.uncompressed_bytes,
+                images=len(prepared.images),
+                status=_archive_status(statuses),
+                issue_codes=tuple(codes_of(issues)),
+                seconds=round(prepared.seconds, 6),
+            )
+        )
+
+    def _image_rows(self, prepared: PreparedImage, attempt: Attempt, result: LoadResult, issues: list[Issue]) -> list[ImageRow]:
+        config, manifest, record = prepared.image.config, attempt.manifest, attempt.record
+        reused = sum({t.digest: t.size for t in prepared.taken if t.reused}.values())
+        known = bool(prepared.taken) or (config is not None and not config.diff_ids)
+        built = manifest is not None
+        common: dict[str, Any] = {
+            "run_id": self.run_id,
+            "archive": attempt.archive,
+            "image_index": attempt.image_index,
+            "image_id": str(config.digest) if config else None,
+            "manifest_digest": str(manifest.digest) if manifest else None,
+            "source_index_digest": _text(prepared.image.oci.index_digest) if prepared.image.oci else None,
+            "media_type": manifest.media_type if manifest else None,
+            "architecture": config.architecture if config else None,
+            "os": config.os if config else None,
+            "created": config.created if config else None,
+            "docker_version": (config.docker_version or None) if config else None,
+            "layers": len(prepared.image.layers),
+            "uncompressed_bytes": record.uncompressed_bytes if record and known else None,
+            "stored_bytes": record.stored_bytes if record and built else None,
+            "reused_bytes": reused if built else None,
+            "issue_codes": tuple(codes_of(issues)),
+        }
+        decisions = iter(zip(attempt.references, result.decisions, strict=True))
+        rows = []
+        for original, reference in zip(attempt.originals or ("",), prepared.parsed or (None,), strict=False):
+            decision = next(decisions)[1] if reference is not None else Decision("rejected")
+            rows.append(
+                ImageRow(
+                    original_reference=original or None,
+                    reference=str(reference) if reference else None,
+                    registry=reference.registry if reference else None,
+                    organization=reference.namespace if reference else None,
+                    repository=reference.repository if reference else None,
+                    tag=reference.tag if reference else None,
+                    status=decision.status,
+                    previous_digest=decision.previous,
+                    **common,
+                )
+            )
+            if decision.status in ("loaded", "overwritten"):
+                for taken in prepared.taken:
+                    if not taken.reused:
+                        self.stored[str(taken.digest)] = taken.size
+        return rows
+
+    def _layer_rows(self, prepared: PreparedImage, attempt: Attempt) -> None:
+        config = prepared.image.config
+        steps = config.created_by() if config else []
+        for position, taken in enumerate(prepared.taken):
+            self.layers.append(
+                LayerRow(
+                    run_id=self.run_id,
+                    archive=attempt.archive,
+                    image_index=attempt.image_index,
+                    image_id=str(config.digest) if config else "",
+                    layer_index=position,
+                    diff_id=str(taken.facts.diff_id),
+                    digest=str(taken.digest),
+                    media_type=taken.media_type,
+                    uncompressed_bytes=taken.facts.uncompressed_bytes,
+                    stored_bytes=taken.size,
+                    reused=taken.reused,
+                    created_by=steps[position] if position < len(steps) else None,
+                )
+            )
+
+    def _event_row(self, row: Mapping[str, Any]) -> EventRow:
+        trace = json.loads(row["text"])
+        same = ("trace_id", "trace_name", "trace_rating", "trace_type", "service_type", "resource_type", "resource_name")
+        more = ("resource_id", "code", "request", "response", "tracker_name")
+        return EventRow(
+            run_id=self.run_id,
+            seq=row["seq"],
+            time=Millis(trace["time"]),
+            record_time=Millis(trace["record_time"]),
+            account=trace["user"]["domain"]["name"],
+            user=trace["user"]["name"],
+            login=trace["origin"]["login"],
+            host=trace["origin"]["host"],
+            ci_job=trace["origin"]["ci_job"],
+            hash=row["hash"],
+            **{name: trace[name] for name in (*same, *more)},
+        )
+
+    def _result(self, failure: SwrbatchError | None) -> RunResult:
+        from . import __version__
+
+        counts = dict.fromkeys(("loaded", "overwritten", "unchanged", "skipped", "rejected", "valid"), 0)
+        for row in self.images:
+            counts[row.status] += 1
+        counts["rejected"] += sum(row.status == "rejected" and not row.images for row in self.archives)
+        code = ExitCode.REJECTED if counts["rejected"] else ExitCode.OK
+        if failure is not None:
+            code = failure.exit_code
+        options = {
+            f.name: getattr(self.options, f.name)
+            for f in dataclasses.fields(self.options)
+            if f.name not in ("limits", "rename", "profile", "user", "account")
+        }
+        limits = dataclasses.asdict(self.limits)
+        limits["outer_compressions"] = sorted(limits["outer_compressions"]) if limits["outer_compressions"] else None
+        accepted = {
+            (row.archive, row.image_index): row.reused_bytes or 0
+            for row in self.images
+            if row.status not in ("rejected", "skipped")
+        }
+        return RunResult(
+            run=RunRow(
+                run_id=self.run_id,
+                command="import" if self.load else "check",
+                started=Millis(self.started),
+                ended=Millis(now_ms()),
+                store=self.store.path if self.store else None,
+                tool_version=__version__,
+                profile=self.options.profile,
+                limits=json.dumps(limits, sort_keys=True),
+                options=json.dumps(options, sort_keys=True),
+                account=self.actor.account,
+                user=self.actor.user,
+                login=self.actor.login,
+                host=self.actor.host,
+                ci_job=self.actor.ci_job,
+                archives=len(self.archives),
+                images=len(self.images),
+                **counts,
+                bytes_in=sum(row.bytes or 0 for row in self.archives),
+                bytes_stored=sum(self.stored.values()),
+                bytes_reused=sum(accepted.values()),
+                exit_code=code,
+                error=str(failure) if failure else None,
+            ),
+            archives=tuple(self.archives),
+            images=tuple(self.images),
+            layers=tuple(self.layers),
+            issues=tuple(self.issues),
+            events=tuple(self.events),
+            failure=failure,
+        )
+
+
+def _attempts(prepared: Prepared) -> list[Attempt]:
+    """The attempts of an archive: one an image, or one for the archive itself when it has none."""
+    if prepared.images:
+        return [image.attempt for image in prepared.images]
+    issues = tuple(prepared.issues)
+    return [
+        Attempt(
+            archive=prepared.name,
+            image_index=0,
+            originals=(),
+            references=(),
+            started_ms=prepared.started_ms,
+            issues=issues,
+        )
+    ]
+
+
+def _verdict(attempt: Attempt) -> Decision:
+    return Decision("rejected" if attempt.refused else "valid")
+
+
+def _as_check(decision: Decision) -> Decision:
+    status: Status = "rejected" if decision.status == "rejected" else "valid"
+    return replace(decision, status=status)
+
+
+def _archive_status(statuses: Sequence[str]) -> str:
+    """One word for an archive: what all its images are, or `partial`."""
+    kinds = {"loaded" if status == "overwritten" else status for status in statuses}
+    if not kinds or kinds == {"rejected"}:
+        return "rejected"
+    if "rejected" in kinds:
+        return "partial"
+    for status in ("loaded", "valid", "unchanged"):
+        if status in kinds:
+            return status
+    return "skipped"
+
+
+def _text(value: object) -> str | None:
+    return None if value is None else str(value)
+
+
+def _size(name: str) -> int:
+    try:
+        return 0 if name == "-" else os.stat(name).st_size
+    except OSError:
+        return 0
+
+
+def space_warning(archives: Sequence[str], store: str) -> str | None:
+    """A sentence when the store's disk may be too small for these archives; None when it is large enough.
+
+    The estimate is an upper bound: the files as they are, and for a compressed one its spool at three times its size.
+    """
+    need = sum(_size(name) for name in archives)
+    folder = store
+    while not os.path.isdir(folder):
+        folder = os.path.dirname(folder) or "."
+    free = shutil.disk_usage(folder).free
+    if need <= free:
+        return None
+    return (
+        f"the archives are {format_size(need)} together, {folder} has {format_size(free)} free: "
+        "the run stops with exit code 3 if that does not suffice; what was loaded until then stays"
+    )

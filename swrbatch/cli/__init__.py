@@ -1,0 +1,79 @@
+"""The command line: parses, calls, prints, exits.
+
+Commands are listed here with their one line of help; the module of a command is imported when it runs, so that `--help` stays as
+fast with fifty commands as with five.
+"""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from collections.abc import Mapping
+from typing import Any, cast
+
+import typer
+from typer.core import TyperGroup
+
+from ..errors import ExitCode
+
+COMMANDS: Mapping[str, tuple[str, str]] = {
+    "init": ("store", "Make a store and set its registry, region, account and quota."),
+    "check": ("batch", "Check image archives against structure, digests, names and limits; store nothing."),
+    "import": ("batch", "Check image archives and load what passes into a store."),
+    "images": ("store", "List the images of a store."),
+    "verify": ("store", "Check a store's blobs, links, tags and events against each other."),
+    "serve-config": ("store", "Print the config.yml with which a stock registry serves a store."),
+}
+
+
+class LazyGroup(TyperGroup):
+    """A group whose commands are imported when they are used."""
+
+    def list_commands(self, ctx: Any) -> list[str]:
+        return list(COMMANDS)
+
+    def get_command(self, ctx: Any, cmd_name: str) -> Any:
+        if cmd_name not in COMMANDS:
+            return None
+        module = importlib.import_module(f".{COMMANDS[cmd_name][0]}", __name__)
+        group = cast(Any, typer.main.get_command(module.app))
+        return group.commands[cmd_name]
+
+    def format_commands(self, ctx: Any, formatter: Any) -> None:
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, text) for name, (_, text) in COMMANDS.items()])
+
+
+app = typer.Typer(
+    cls=LazyGroup,
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode=None,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+    help="Container image archives, checked, loaded and audited in bulk, offline.",
+    epilog="Exit codes: 0 all loaded or unchanged; 1 something was rejected; 2 wrong usage; "
+    "3 the store or the ledger failed; 130 interrupted.",
+)
+
+
+def _version(asked: bool) -> None:
+    if asked:
+        from .. import __version__
+
+        typer.echo(f"swrbatch {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _root(version: bool = typer.Option(False, "--version", callback=_version, is_eager=True, help="Show the version.")) -> None:
+    del version
+
+
+def main() -> None:
+    """The entry point of the program."""
+    try:
+        app(prog_name="swrbatch")
+    except BrokenPipeError:
+        # The reader of our output went away (`swrbatch … | head`): nothing is left to say, and nobody to say it to.
+        sys.stderr.close()
+        raise SystemExit(int(ExitCode.OK)) from None

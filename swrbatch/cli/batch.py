@@ -1,0 +1,255 @@
+"""`swrbatch check` and `swrbatch import`."""
+
+from __future__ import annotations
+
+import enum
+import json
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Annotated, Any
+
+import typer
+
+from ..digest import Cancel
+from ..errors import ExitCode, UsageError
+from ..sizes import parse_size
+from .inputs import expand
+from .options import Format, FormatOption, LangOption, Language, exits, lang, store_path
+
+app = typer.Typer(rich_markup_mode=None)
+
+
+class Profile(enum.StrEnum):
+    """Whose limits hold (guide 1.5, 4.1, 4.3)."""
+
+    PAGE = "page"
+    CLIENT = "client"
+    NONE = "none"
+
+
+class NamingRule(enum.StrEnum):
+    """Which rule names follow."""
+
+    GUIDE = "guide"
+    API = "api"
+
+
+class Compress(enum.StrEnum):
+    """How layers are stored."""
+
+    AUTO = "auto"
+    GZIP = "gzip"
+    ZSTD = "zstd"
+    NONE = "none"
+
+
+class Conflict(enum.StrEnum):
+    """What happens to a tag that has another image."""
+
+    OVERWRITE = "overwrite"
+    SKIP = "skip"
+    FAIL = "fail"
+
+
+Archives = Annotated[
+    list[str],
+    typer.Argument(
+        metavar="ARCHIVE...",
+        help="Files, folders (searched), globs, @list.txt, @- for a list on stdin, - for one archive on stdin.",
+    ),
+]
+Size = Annotated[str | None, typer.Option(metavar="SIZE", help="A size such as 2GiB; overrides the profile's.")]
+ReportOption = Annotated[str | None, typer.Option("--report", metavar="DIR", help="Write the Parquet report below DIR.")]
+ProfileOption = Annotated[Profile, typer.Option("--profile", help="The limits of the page, the client, or none.")]
+MaxFiles = Annotated[int | None, typer.Option("--max-files", min=1, help="Refuse archives beyond this number.")]
+NamingOption = Annotated[NamingRule, typer.Option("--naming", help="The guide's naming rule, or today's API's.")]
+Registry = Annotated[str | None, typer.Option("--registry", metavar="HOST", help="The registry that every name must have.")]
+Org = Annotated[str | None, typer.Option("--org", metavar="NAME", help="The organization that every name must be in.")]
+Retag = Annotated[
+    list[str] | None,
+    typer.Option("--retag", metavar="RULE", help="PATTERN=TEMPLATE, or a YAML file of rules; repeatable, the first match wins."),
+]
+Into = Annotated[str | None, typer.Option("--into", metavar="HOST/ORG", help="Put names without a registry there.")]
+Names = Annotated[
+    str | None, typer.Option("--names", metavar="FILE", help="CSV (archive,image_id,reference) for images without a name.")
+]
+Jobs = Annotated[int | None, typer.Option("--jobs", "-j", min=1, help="Workers (default: one for each processor).")]
+Junit = Annotated[str | None, typer.Option("--junit", metavar="FILE", help="Write a JUnit report.")]
+FailFast = Annotated[bool, typer.Option("--fail-fast", help="Stop after the first rejected archive.")]
+NoProgress = Annotated[bool, typer.Option("--no-progress", help="No progress bars, not even on a terminal.")]
+User = Annotated[str | None, typer.Option("--user", metavar="NAME", help="Who acts (default $SWRBATCH_USER, else the login).")]
+Account = Annotated[str | None, typer.Option("--account", metavar="NAME", help="The account of the actor (default the store's).")]
+OnConflict = Annotated[Conflict, typer.Option("--on-conflict", help="What happens to a tag that has another image.")]
+CreateOrg = Annotated[bool, typer.Option("--create-org/--no-create-org", help="Create missing organizations, within the quota.")]
+HashArchives = Annotated[bool, typer.Option("--hash-archives", help="Put each file's sha256 into the report.")]
+
+
+@app.command("check")
+def check(
+    archives: Archives,
+    store: Annotated[str | None, typer.Option("--store", metavar="DIR", help="Also find what this store would refuse.")] = None,
+    report: ReportOption = None,
+    profile: ProfileOption = Profile.PAGE,
+    max_files: MaxFiles = None,
+    max_archive_size: Size = None,
+    max_layer_size: Size = None,
+    max_decompressed: Size = None,
+    naming: NamingOption = NamingRule.GUIDE,
+    registry: Registry = None,
+    org: Org = None,
+    retag: Retag = None,
+    into: Into = None,
+    names: Names = None,
+    user: User = None,
+    account: Account = None,
+    on_conflict: OnConflict = Conflict.OVERWRITE,
+    create_org: CreateOrg = True,
+    jobs: Jobs = None,
+    format: FormatOption = Format.TEXT,
+    junit: Junit = None,
+    fail_fast: FailFast = False,
+    hash_archives: HashArchives = False,
+    no_progress: NoProgress = False,
+    lang: LangOption = Language.EN,
+) -> None:
+    """Check image archives against structure, digests, names and limits; store nothing.
+
+    With --store also find what would be refused there: another registry, the quota of organizations, a tag that exists.
+    """
+    _run(locals(), load=False)
+
+
+@app.command("import")
+def import_(
+    archives: Archives,
+    store: Annotated[
+        str | None,
+        typer.Option("--store", metavar="DIR", help="The store, made at need (default $SWRBATCH_STORE, else ./swr-store)."),
+    ] = None,
+    report: ReportOption = None,
+    profile: ProfileOption = Profile.PAGE,
+    max_files: MaxFiles = None,
+    max_archive_size: Size = None,
+    max_layer_size: Size = None,
+    max_decompressed: Size = None,
+    naming: NamingOption = NamingRule.GUIDE,
+    registry: Registry = None,
+    org: Org = None,
+    retag: Retag = None,
+    into: Into = None,
+    names: Names = None,
+    user: User = None,
+    account: Account = None,
+    compression: Annotated[Compress, typer.Option("--compression", help="How plain layers are stored.")] = Compress.AUTO,
+    on_conflict: OnConflict = Conflict.OVERWRITE,
+    create_org: CreateOrg = True,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Check only, against the store.")] = False,
+    jobs: Jobs = None,
+    format: FormatOption = Format.TEXT,
+    junit: Junit = None,
+    fail_fast: FailFast = False,
+    hash_archives: HashArchives = False,
+    no_progress: NoProgress = False,
+    lang: LangOption = Language.EN,
+) -> None:
+    """Check image archives and load what passes into a store.
+
+    An image loads whole or not at all; a bad one never stops the others. The effect is that of the archives one after another.
+    """
+    _run(locals(), load=True)
+
+
+def _run(given: dict[str, Any], *, load: bool) -> None:
+    """Run a batch with the options of the command line, print what came of it, and exit."""
+    from ..batch import batch_options, run_batch, space_warning
+
+    dry_run = given.pop("dry_run", False)
+    with exits(), _cancelled_by_signals() as cancel:
+        names = expand(given["archives"])
+        options = batch_options(**_fields(given))
+        with _open_store(given["store"], load=load, dry_run=dry_run) as store:
+            if store is not None and load and not dry_run and (warning := space_warning(names, store.path)):
+                typer.echo(f"swrbatch: {warning}", err=True)
+            bars = _bars(given["no_progress"])
+            try:
+                result = run_batch(names, store, options, load=load and not dry_run, cancel=cancel, progress=bars)
+            finally:
+                if bars is not None:
+                    bars.close()
+        _print(result, given)
+    raise typer.Exit(int(result.exit_code))
+
+
+def _fields(given: dict[str, Any]) -> dict[str, Any]:
+    """The options of `batch_options` out of those of the command line."""
+    same = ("report", "max_files", "registry", "into", "names", "user", "account", "create_org", "jobs", "fail_fast")
+    fields = {name: given[name] for name in (*same, "hash_archives")}
+    for name in ("max_archive_size", "max_layer_size", "max_decompressed"):
+        fields[name] = None if given[name] is None else parse_size(given[name])
+    for name in ("profile", "naming", "on_conflict", "compression"):
+        if name in given:
+            fields[name] = given[name].value
+    return fields | {"organization": given["org"], "retag": given["retag"] or ()}
+
+
+@contextmanager
+def _open_store(path: str | None, *, load: bool, dry_run: bool) -> Iterator[Any]:
+    """The store of an import (made at need); of a check the one that is named, if any."""
+    from ..store import Store
+
+    if not load and path is None:
+        yield None
+        return
+    with Store(store_path(path), create=load and not dry_run) as store:
+        for repository, tag, digest in store.foreign:
+            typer.echo(f"swrbatch: the tag {repository}:{tag} was pushed over by something else ({digest}) and is kept", err=True)
+        yield store
+
+
+def _bars(no_progress: bool) -> Any:
+    from .progress import Bars
+
+    return Bars() if Bars.wanted(no_progress) else None
+
+
+def _print(result: Any, given: dict[str, Any]) -> None:
+    language = lang(given["lang"])
+    if given["junit"] is not None:
+        from .junit import write_junit
+
+        write_junit(given["junit"], result, language)
+    if given["format"] is Format.JSON:
+        typer.echo(json.dumps(result.to_dict(), ensure_ascii=False))
+    else:
+        from .text import summary
+
+        typer.echo(summary(result, language))
+    if result.failure is not None:
+        typer.echo(f"swrbatch: {result.failure}", err=True)
+
+
+@contextmanager
+def _cancelled_by_signals() -> Iterator[Cancel]:
+    """Ctrl-C and SIGTERM ask the run to end (it does within a second); a second Ctrl-C is not waited for."""
+    cancel = Cancel()
+    if threading.current_thread() is not threading.main_thread():
+        yield cancel
+        return
+
+    def ask(number: int, _frame: object) -> None:
+        if cancel.is_set():
+            raise KeyboardInterrupt
+        cancel.set()
+        del number
+
+    before = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield cancel
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+__all__ = ["ExitCode", "UsageError", "app"]

@@ -1,0 +1,71 @@
+"""What `ARCHIVE...` stands for: files, folders, globs, `@list.txt`, `@-` and `-`."""
+
+from __future__ import annotations
+
+import glob
+import os
+import sys
+from collections.abc import Iterator, Sequence
+
+from ..errors import UsageError, printable
+
+SUFFIXES = (".tar", ".tgz", ".tbz2", ".txz", ".tzst", ".tar.gz", ".tar.bz2", ".tar.xz", ".tar.zst", ".tar.zstd")
+"""What a search of a folder takes; a file that is named itself is taken whatever it is called."""
+
+
+def expand(arguments: Sequence[str]) -> list[str]:
+    """The archives that the arguments name, in order, each once.
+
+    A folder gives the archives below it (`SUFFIXES`, no hidden files) sorted by path; a pattern its matches, sorted. A file
+    that does not exist is left in: it becomes a rejected archive, and the others go on. UsageError for what names nothing.
+    """
+    if "-" in arguments and "@-" in arguments:
+        raise UsageError("- and @- both read standard input: use one of them")
+    found = [path for argument in arguments for path in _expand_one(argument, listed=False)]
+    return list(dict.fromkeys(found))
+
+
+def _expand_one(argument: str, *, listed: bool) -> Iterator[str]:
+    if argument == "-":
+        yield argument
+    elif argument.startswith("@") and not listed and not os.path.exists(argument):
+        for line in _lines(argument[1:]):
+            yield from _expand_one(line, listed=True)
+    elif os.path.isdir(argument):
+        yield from _search(argument)
+    elif not os.path.lexists(argument) and glob.has_magic(argument):
+        matches = sorted(glob.glob(argument, recursive=True))
+        if not matches:
+            raise UsageError(f"nothing matches {printable(argument)}")
+        for match in matches:
+            yield from _search(match) if os.path.isdir(match) else iter([match])
+    else:
+        yield argument
+
+
+def _search(folder: str) -> Iterator[str]:
+    found = []
+    for path, folders, files in os.walk(folder):
+        folders[:] = [name for name in folders if not name.startswith(".")]
+        found += [os.path.join(path, name) for name in files if not name.startswith(".") and name.lower().endswith(SUFFIXES)]
+    if not found:
+        raise UsageError(f"there is no archive below {printable(folder)} (files that end in {', '.join(SUFFIXES)})")
+    yield from sorted(found)
+
+
+def _lines(name: str) -> list[str]:
+    """The paths of a list, one a line; empty lines and those that begin with # do not count."""
+    try:
+        if name == "-":
+            data = sys.stdin.buffer.read()
+        else:
+            with open(name, "rb") as f:
+                data = f.read()
+        text = os.fsdecode(data.removeprefix(b"\xef\xbb\xbf"))
+    except OSError as e:
+        raise UsageError(f"the list {printable(name)} cannot be read: {e.strerror}") from e
+    lines = [line.rstrip("\r") for line in text.split("\n")]
+    paths = [line for line in lines if line.strip() and not line.startswith("#")]
+    if not paths:
+        raise UsageError(f"the list {printable(name)} names no archive")
+    return paths

@@ -1,0 +1,146 @@
+"""`swrbatch init`, `images`, `verify` and `serve-config`."""
+
+from __future__ import annotations
+
+import dataclasses
+import datetime
+import json
+from typing import Annotated, Any
+
+import typer
+
+from ..errors import ExitCode, UsageError, printable
+from .options import Format, FormatOption, LangOption, Language, StoreOption, exits, lang, store_path
+
+app = typer.Typer(rich_markup_mode=None)
+
+
+@app.command("init")
+def init(
+    store: StoreOption = None,
+    registry: Annotated[str | None, typer.Option(metavar="HOST", help="The registry host of all its names.")] = None,
+    region: Annotated[str | None, typer.Option(metavar="NAME", help="The region (default local).")] = None,
+    account: Annotated[str | None, typer.Option(metavar="NAME", help="The account (default 'default').")] = None,
+    user: Annotated[str | None, typer.Option(metavar="NAME", help="Who acts (default $SWRBATCH_USER, else the login).")] = None,
+    org_quota: Annotated[int | None, typer.Option(min=0, help="Organizations that a user may create (default 5).")] = None,
+) -> None:
+    """Make a store and set its registry, region, account and quota.
+
+    Without --registry the first import sets it. A store that exists keeps what it has; other values are refused.
+    """
+    from ..policy import is_registry
+    from ..store import Store, current_actor, initial_settings
+
+    with exits():
+        if registry is not None and not is_registry(registry):
+            raise UsageError(f"--registry {printable(registry)} is no host[:port]")
+        chosen = initial_settings(registry=registry, region=region, account=account, org_quota=org_quota)
+        with Store(store_path(store), create=True) as opened:
+            settings = opened.init(chosen, current_actor(chosen["account"], user))
+            typer.echo(f"store {opened.path}")
+        for name in ("registry", "region", "account", "org_quota"):
+            typer.echo(f"{name}: {settings.get(name, '(set by the first import)')}")
+
+
+@app.command("images")
+def images(store: StoreOption = None, format: FormatOption = Format.TEXT, lang_: LangOption = Language.EN) -> None:
+    """List the images of a store."""
+    from ..sizes import format_size
+    from ..store import Store
+    from .text import table, word
+
+    with exits(), Store(store_path(store)) as opened:
+        rows = opened.images()
+    if format is Format.JSON:
+        typer.echo(json.dumps(rows, ensure_ascii=False))
+        return
+    head = ("reference", "image ID", "digest", "platform", "layers", "size", "by", "updated")
+    lines = [
+        (
+            row["reference"],
+            row["image_id"][7:19],
+            row["digest"][7:19],
+            f"{row['os']}/{row['architecture']}",
+            str(row["layers"]),
+            format_size(row["stored_bytes"]),
+            f"{row['account']}/{row['user']}",
+            utc(row["updated"]),
+        )
+        for row in rows
+    ]
+    typer.echo(table([word(text, lang(lang_)) for text in head], lines))
+
+
+def utc(ms: int) -> str:
+    """A time in ms UTC as text, with its Z."""
+    return datetime.datetime.fromtimestamp(ms / 1000, tz=datetime.UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+@app.command("verify")
+def verify(
+    store: StoreOption = None,
+    deep: Annotated[bool, typer.Option("--deep", help="Hash every blob, and every layer's content.")] = False,
+    repair: Annotated[bool, typer.Option("--repair", help="Write links again, set damaged blobs aside.")] = False,
+    format: FormatOption = Format.TEXT,
+    lang_: LangOption = Language.EN,
+) -> None:
+    """Check a store's blobs, links, tags and events against each other.
+
+    Exit code 1 when an error is found (and left, with --repair); tags pushed by something else are only warnings.
+    """
+    from ..store import Store
+    from ..verify import verify_store
+
+    with exits(), Store(store_path(store)) as opened:
+        result = verify_store(opened, deep=deep, repair=repair)
+    if format is Format.JSON:
+        typer.echo(json.dumps(_verify_json(result), ensure_ascii=False))
+    else:
+        typer.echo(_verify_text(result, deep, lang(lang_)))
+    raise typer.Exit(int(ExitCode.OK if result.ok else ExitCode.REJECTED))
+
+
+def _verify_json(result: Any) -> dict[str, Any]:
+    values = {f.name: getattr(result, f.name) for f in dataclasses.fields(result)}
+    names = ("code", "severity", "place", "message", "message_zh", "way_out", "way_out_zh")
+    values["issues"] = [{name: getattr(found, name) for name in names} for found in result.issues]
+    return {"ok": result.ok, **values}
+
+
+def _verify_text(result: Any, deep: bool, language: Any) -> str:
+    from ..sizes import format_size
+    from .text import word
+
+    lines = []
+    for found in result.issues:
+        lines += [f"{word(found.severity.value, language)} {found.code}: {found.text(language)}"]
+        lines += [f"  {word('way out', language)}: {found.remedy(language)}"]
+    lines += [f"repaired: {done}" for done in result.repaired]
+    unreferenced = f"{result.unreferenced} of no tag here ({format_size(result.unreferenced_bytes)})"
+    hashed = f", {format_size(result.bytes_hashed)} hashed" if deep else ""
+    lines.append(f"{result.tags} tags, {result.events} events, {result.blobs} blobs, {unreferenced}{hashed}")
+    lines.append("the store is sound" if result.ok else "the store is NOT sound")
+    return "\n".join(lines)
+
+
+@app.command("serve-config")
+def serve_config(
+    store: StoreOption = None,
+    addr: Annotated[str, typer.Option("--addr", metavar="HOST:PORT", help="Where the registry listens.")] = "127.0.0.1:5000",
+    writable: Annotated[bool, typer.Option("--writable", help="Allow pushes; read-only otherwise.")] = False,
+) -> None:
+    """Print the config.yml with which a stock registry serves a store.
+
+    swrbatch serve-config --store DIR > config.yml && registry serve config.yml
+    """
+    import yaml
+
+    from ..store import Store
+
+    with exits(), Store(store_path(store)) as opened:
+        # No blob descriptor cache: after a garbage collection clients would skip layers that are gone (distribution 2966, 3743).
+        storage: dict[str, Any] = {"filesystem": {"rootdirectory": opened.path}, "delete": {"enabled": writable}}
+        if not writable:
+            storage["maintenance"] = {"readonly": {"enabled": True}}
+        config = {"version": "0.1", "log": {"level": "warn"}, "storage": storage, "http": {"addr": addr}}
+    typer.echo(yaml.safe_dump(config, sort_keys=False), nl=False)

@@ -1,0 +1,134 @@
+"""Results as text for people. Widths count East Asian characters as two columns."""
+
+from __future__ import annotations
+
+import unicodedata
+from collections import Counter
+from collections.abc import Iterable, Sequence
+
+from ..errors import Lang, printable
+from ..results import IssueRow, RunResult
+from ..sizes import format_size
+
+_LISTED = 60
+_ZH = {
+    "archive": "压缩包",
+    "image": "镜像",
+    "status": "结果",
+    "loaded": "已导入",
+    "overwritten": "已覆盖",
+    "unchanged": "未变化",
+    "skipped": "已跳过",
+    "rejected": "已拒绝",
+    "valid": "合格",
+    "partial": "部分导入",
+    "archives": "压缩包",
+    "uploads": "上传批次",
+    "bytes in": "读入",
+    "bytes stored": "新增存储",
+    "saved by reuse": "复用节省",
+    "time": "用时",
+    "way out": "解决办法",
+    "warnings": "警告",
+    "warning": "警告",
+    "error": "错误",
+    "(no name)": "（无名称）",
+    "more": "更多",
+    "reference": "镜像",
+    "image ID": "镜像ID",
+    "size": "大小",
+    "layers": "层",
+    "platform": "平台",
+    "updated": "更新时间",
+    "digest": "摘要",
+    "by": "上传者",
+}
+
+
+def word(text: str, language: Lang) -> str:
+    """A label in the language of the user."""
+    return _ZH.get(text, text) if language == "zh" else text
+
+
+def width(text: str) -> int:
+    """Columns that a text takes on a terminal."""
+    return sum(2 if unicodedata.east_asian_width(c) in "WF" else 1 for c in text)
+
+
+def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """Rows under a head, columns aligned, two spaces between them."""
+    lines = [list(head), *(list(row) for row in rows)]
+    widths = [max(width(line[i]) for line in lines) for i in range(len(head))]
+    padded = ("  ".join(c + " " * (w - width(c)) for c, w in zip(line, widths, strict=True)).rstrip() for line in lines)
+    return "\n".join(padded)
+
+
+def summary(result: RunResult, language: Lang) -> str:
+    """A run: its images, every rejection with its way out, the warnings, and the totals."""
+    parts = [_images(result, language), _rejections(result, language), _warnings(result, language), _totals(result, language)]
+    return "\n\n".join(part for part in parts if part)
+
+
+def _images(result: RunResult, language: Lang) -> str:
+    rows = [
+        (printable(row.archive), row.reference or row.original_reference or word("(no name)", language), row.status)
+        for row in result.images
+    ]
+    rows += [(printable(row.archive), "-", row.status) for row in result.archives if not row.images]
+    order = {row.archive: position for position, row in enumerate(result.archives)}
+    by_archive = sorted(rows, key=lambda row: order.get(row[0], 0))
+    shown = by_archive if len(rows) <= _LISTED else []
+    if not shown:
+        return ""
+    head = [word(text, language) for text in ("archive", "image", "status")]
+    return table(head, [(a, printable(i, 100), word(s, language)) for a, i, s in shown])
+
+
+def _rejections(result: RunResult, language: Lang) -> str:
+    lines = []
+    for row in result.issues:
+        if row.severity == "error":
+            lines += issue_lines(row, language)
+    return "\n".join(lines)
+
+
+def issue_lines(row: IssueRow, language: Lang) -> list[str]:
+    """An issue: where and what, then its way out."""
+    message, way_out = (row.message_zh, row.way_out_zh) if language == "zh" else (row.message, row.way_out)
+    place = f" {row.place}" if row.place else ""
+    colon = "：" if language == "zh" else ": "
+    return [
+        f"{word(row.severity, language)} {row.code} {printable(row.archive)}{place}",
+        f"  {message}",
+        f"  {word('way out', language)}{colon}{way_out}",
+    ]
+
+
+def _warnings(result: RunResult, language: Lang) -> str:
+    found = [row for row in result.issues if row.severity != "error"]
+    counts = Counter(row.code for row in found)
+    lines = []
+    for code, count in counts.most_common():
+        first = next(row for row in found if row.code == code)
+        more = f" (+{count - 1} {word('more', language)})" if count > 1 else ""
+        message = first.message_zh if language == "zh" else first.message
+        lines.append(f"{word('warning', language)} {code} {printable(first.archive)}: {message}{more}")
+    return "\n".join(lines)
+
+
+def _totals(result: RunResult, language: Lang) -> str:
+    run = result.run
+    uploads = len({row.upload_seq for row in result.archives})
+    rows = [("archives", f"{run.archives}")]
+    if uploads > 1:
+        rows.append(("uploads", f"{uploads}"))
+    kinds = ("valid", "rejected") if run.command == "check" else ("loaded", "overwritten", "unchanged", "skipped", "rejected")
+    rows += [(kind, str(getattr(run, kind))) for kind in kinds if kind != "skipped" or run.skipped]
+    rows.append(("bytes in", format_size(run.bytes_in)))
+    if run.command == "import":
+        rows.append(("bytes stored", format_size(run.bytes_stored)))
+        rows.append(("saved by reuse", format_size(run.bytes_reused)))
+    rows.append(("time", f"{(run.ended - run.started) / 1000:.1f} s"))
+    labels = [word(label, language) for label, _ in rows]
+    broad = max(width(label) for label in labels)
+    return "\n".join(f"{label}{' ' * (broad - width(label))}  {row[1]}" for label, row in zip(labels, rows, strict=True))

@@ -1,0 +1,318 @@
+"""The store on disk: the layout of the CNCF Distribution registry, and nothing else.
+
+    <root>/docker/registry/v2/blobs/sha256/<ab>/<hex>/data
+    <root>/docker/registry/v2/repositories/<name>/_layers/sha256/<hex>/link
+    <root>/docker/registry/v2/repositories/<name>/_manifests/revisions/sha256/<hex>/link
+    <root>/docker/registry/v2/repositories/<name>/_manifests/tags/<tag>/index/sha256/<hex>/link
+    <root>/docker/registry/v2/repositories/<name>/_manifests/tags/<tag>/current/link
+
+What this module guarantees: no file is ever written in place. A blob or a link is a temporary file outside `docker/`, synced,
+renamed, and synced again before anything refers to it; a group of files shares its two syncs. The registry trusts an existing
+`data` file without hashing it, so a torn one would never heal.
+
+Source: distribution `registry/storage/paths.go`; checked against docker-registry 2.8.2.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import errno
+import fcntl
+import os
+import shutil
+import sys
+import time
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Final
+
+from . import faults
+from .digest import Cancel, Digest
+from .errors import StoreError
+from .image import Manifest
+
+LINK_BYTES: Final = 71
+_EAGER_SYNC: Final = 8 << 20
+
+
+@contextlib.contextmanager
+def disk_errors(action: str) -> Iterator[None]:
+    """Translate an OSError into a StoreError that says what was being done, and what to do about a full disk."""
+    try:
+        yield
+    except OSError as e:
+        where = f" ({e.filename})" if e.filename else ""
+        hint = ""
+        if e.errno in (errno.ENOSPC, errno.EDQUOT):
+            hint = "; free some space and run again: what was loaded stays, and is not loaded twice"
+        raise StoreError(f"{action}{where}: {e.strerror or e}{hint}") from e
+
+
+@dataclass(frozen=True, slots=True)
+class StagedBlob:
+    """A blob that lies whole in the temporary folder, not yet part of the store."""
+
+    path: str
+    digest: Digest
+    size: int
+
+
+class BlobWriter:
+    """A temporary file that takes a blob; use as a context manager, `done` makes it a `StagedBlob`."""
+
+    def __init__(self, path: str) -> None:
+        self.path = path
+        self.size = 0
+        faults.point("blob:create:before")
+        with disk_errors("a temporary file cannot be created"):
+            self._fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o644)
+        faults.point("blob:create:after")
+
+    def write(self, data: bytes) -> None:
+        faults.point("blob:write:before")
+        with disk_errors("a layer cannot be written"):
+            view = memoryview(data)
+            while view:
+                view = view[os.write(self._fd, view) :]
+        self.size += len(data)
+        faults.point("blob:write:after")
+
+    def done(self, digest: Digest) -> StagedBlob:
+        if self.size >= _EAGER_SYNC:
+            # Large blobs go to the disk while others are still being read; the group's sync then finds little left to do.
+            with disk_errors("a layer cannot be synced"):
+                os.fdatasync(self._fd)
+        return StagedBlob(self.path, digest, self.size)
+
+    def __enter__(self) -> BlobWriter:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None) -> None:
+        os.close(self._fd)
+        if kind is not None:
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(self.path)
+
+
+@dataclass(frozen=True, slots=True)
+class Link:
+    """A link file of a repository; `path` is absolute."""
+
+    path: str
+    digest: Digest
+
+
+class RegistryLayout:
+    """The files under `<root>/docker`. Names given to it must be valid repository names and tags already."""
+
+    def __init__(self, root: str) -> None:
+        self.root = root
+        self.base = os.path.join(root, "docker", "registry", "v2")
+        self._blobs = os.path.join(self.base, "blobs", "sha256")
+        self._repositories = os.path.join(self.base, "repositories")
+
+    # --- blobs -------------------------------------------------------------------------------------------------------
+
+    def blob_path(self, digest: Digest) -> str:
+        return f"{self._blobs}/{digest.hex[:2]}/{digest.hex}/data"
+
+    def blob_size(self, digest: Digest) -> int | None:
+        """Bytes of a blob; None when it is not there."""
+        try:
+            return os.stat(self.blob_path(digest)).st_size
+        except FileNotFoundError:
+            return None
+
+    def read_blob(self, digest: Digest, limit: int) -> bytes | None:
+        """A small blob such as a manifest, unhashed; None when it is missing or larger than `limit`."""
+        try:
+            with open(self.blob_path(digest), "rb") as f:
+                raw = f.read(limit + 1)
+        except FileNotFoundError:
+            return None
+        return raw if len(raw) <= limit else None
+
+    def publish(self, blobs: Iterable[StagedBlob]) -> None:
+        """Make staged blobs part of the store, durably and in one group. Idempotent: a blob that is there stays."""
+        fresh = []
+        for blob in blobs:
+            if self.blob_size(blob.digest) == blob.size:
+                with contextlib.suppress(FileNotFoundError):
+                    os.unlink(blob.path)
+            else:
+                fresh.append((blob.path, self.blob_path(blob.digest)))
+        self._rename_durably("blob", fresh)
+
+    def blobs(self) -> Iterator[Digest]:
+        """Every blob folder with a `data` file."""
+        for shard in _listdir(self._blobs):
+            for name in _listdir(os.path.join(self._blobs, shard)):
+                with contextlib.suppress(ValueError):
+                    digest = Digest.parse(f"sha256:{name}")
+                    if os.path.exists(self.blob_path(digest)):
+                        yield digest
+
+    # --- links -------------------------------------------------------------------------------------------------------
+
+    def links_of(self, repository: str, tag: str, manifest: Manifest) -> list[Link]:
+        """The links that a pull of `repository:tag` needs, in the order in which they are written (`current` last)."""
+        base = f"{self._repositories}/{repository}"
+        seen = dict.fromkeys([manifest.config.digest, *(layer.digest for layer in manifest.layers)])
+        links = [Link(f"{base}/_layers/sha256/{digest.hex}/link", digest) for digest in seen]
+        links.append(Link(f"{base}/_manifests/revisions/sha256/{manifest.digest.hex}/link", manifest.digest))
+        links.append(Link(f"{base}/_manifests/tags/{tag}/index/sha256/{manifest.digest.hex}/link", manifest.digest))
+        links.append(Link(self._current(repository, tag), manifest.digest))
+        return links
+
+    def _current(self, repository: str, tag: str) -> str:
+        return f"{self._repositories}/{repository}/_manifests/tags/{tag}/current/link"
+
+    def read_tag(self, repository: str, tag: str) -> Digest | None:
+        """What the registry serves for a tag; None when it has no such tag."""
+        return self.read_link(self._current(repository, tag))
+
+    @staticmethod
+    def read_link(path: str) -> Digest | None:
+        """The digest in a link file; None when it is missing or holds none."""
+        try:
+            with open(path, "rb", buffering=0) as f:
+                return Digest.parse(f.read(LINK_BYTES + 1).decode("ascii", "replace"))
+        except (FileNotFoundError, NotADirectoryError, ValueError):
+            return None
+
+    def write_links(self, links: Iterable[Link], tmp: str) -> None:
+        """Write links durably as one group, in the order given. A link that holds its digest already is left alone."""
+        fresh = []
+        for number, link in enumerate(links):
+            if self.read_link(link.path) == link.digest:
+                continue
+            path = f"{tmp}/link-{number}"
+            faults.point("link:write:before")
+            with disk_errors("a link cannot be written"), open(path, "wb", buffering=0) as f:
+                f.write(str(link.digest).encode("ascii"))
+            faults.point("link:write:after")
+            fresh.append((path, link.path))
+        self._rename_durably("link", fresh)
+
+    def tags(self) -> Iterator[tuple[str, str, Digest | None]]:
+        """Every tag folder as (repository, tag, digest served); the digest is None for a damaged link."""
+        for folder, names, _ in os.walk(self._repositories):
+            if "_manifests" not in names:
+                continue
+            repository = os.path.relpath(folder, self._repositories)
+            names[:] = [name for name in names if not name.startswith("_")]
+            for tag in sorted(_listdir(os.path.join(folder, "_manifests", "tags"))):
+                if os.path.exists(self._current(repository, tag)):
+                    yield repository, tag, self.read_tag(repository, tag)
+
+    # --- durability --------------------------------------------------------------------------------------------------
+
+    def _rename_durably(self, what: str, moves: list[tuple[str, str]]) -> None:
+        if not moves:
+            return
+        with disk_errors(f"a {what} cannot be put into the store"):
+            faults.point(f"{what}:sync:before")
+            self.sync()
+            faults.point(f"{what}:sync:after")
+            for source, target in moves:
+                faults.point(f"{what}:rename:before")
+                try:
+                    os.rename(source, target)
+                except FileNotFoundError:
+                    os.makedirs(os.path.dirname(target), exist_ok=True)
+                    os.rename(source, target)
+                faults.point(f"{what}:rename:after")
+            self.sync()
+            faults.point(f"{what}:folders-synced:after")
+
+    def sync(self) -> None:
+        """Everything written to the store's file system so far is on the disk when this returns."""
+        fd = os.open(self.root, os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            if _syncfs is None:
+                os.sync()
+            elif _syncfs(fd) != 0:
+                code = ctypes.get_errno()
+                raise OSError(code, os.strerror(code), self.root)
+        finally:
+            os.close(fd)
+
+
+def _load_syncfs() -> ctypes._NamedFuncPointer | None:
+    """libc's syncfs: one call for a group of files, where fsync would take one for each (Linux only)."""
+    if not sys.platform.startswith("linux"):
+        return None
+    return getattr(ctypes.CDLL(None, use_errno=True), "syncfs", None)
+
+
+_syncfs = _load_syncfs()
+
+
+def _listdir(path: str) -> list[str]:
+    try:
+        return os.listdir(path)
+    except (FileNotFoundError, NotADirectoryError):
+        return []
+
+
+# --- locks and temporary folders ---------------------------------------------------------------------------------------
+
+
+@contextlib.contextmanager
+def locked(path: str, *, shared: bool = False, cancel: Cancel | None = None) -> Iterator[None]:
+    """Hold an advisory lock on `path` (flock: it ends with the process, however it ends)."""
+    with disk_errors("a lock cannot be taken"):
+        fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+    try:
+        how = fcntl.LOCK_SH if shared else fcntl.LOCK_EX
+        while not _try_lock(fd, how):
+            if cancel is not None:
+                cancel.check()
+            time.sleep(0.005)
+        yield
+    finally:
+        os.close(fd)
+
+
+def _try_lock(fd: int, how: int) -> bool:
+    try:
+        fcntl.flock(fd, how | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
+
+
+@contextlib.contextmanager
+def run_folder(tmp: str, run_id: str) -> Iterator[str]:
+    """A folder for one run's temporary files, emptied and removed at its end; what crashed runs left is swept first."""
+    with disk_errors("the temporary folder cannot be made"):
+        os.makedirs(tmp, exist_ok=True)
+        _sweep(tmp)
+    folder = os.path.join(tmp, run_id)
+    with locked(folder + ".lock"):
+        with disk_errors("the temporary folder cannot be made"):
+            os.mkdir(folder)
+        try:
+            yield folder
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(folder + ".lock")
+
+
+def _sweep(tmp: str) -> None:
+    """Remove the folders of runs that no longer hold their lock."""
+    for name in os.listdir(tmp):
+        folder = os.path.join(tmp, name)
+        if name.endswith(".lock") or not os.path.isdir(folder):
+            continue
+        fd = os.open(folder + ".lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        try:
+            if _try_lock(fd, fcntl.LOCK_EX):
+                shutil.rmtree(folder, ignore_errors=True)
+                with contextlib.suppress(FileNotFoundError):
+                    os.unlink(folder + ".lock")
+        finally:
+            os.close(fd)

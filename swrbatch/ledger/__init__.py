@@ -1,0 +1,114 @@
+"""The ledger: who, what and when, in one SQL database (SQLite by default), changed by one transaction at a time.
+
+What this package guarantees: a write transaction is serialised from its start (`BEGIN IMMEDIATE`), durable when it returns
+(`synchronous=FULL`), and its events have the numbers that follow the newest committed one. Errors of the database reach
+callers as `StoreError`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sqlite3
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy import URL, Connection, Engine, create_engine, event, inspect, text
+from sqlalchemy.exc import SQLAlchemyError
+
+from .. import faults
+from ..errors import StoreError
+from .schema import HEAD
+
+_BUSY_SECONDS = 120
+
+
+class Ledger:
+    """An open ledger. `read()` and `write()` give a connection inside a transaction."""
+
+    def __init__(self, path: str) -> None:
+        """Open `path`, made and migrated at need; StoreError when it is damaged, newer than this program, or unwritable."""
+        self.path = path
+        self._engine = _engine(path)
+        try:
+            with self._translated(), self._engine.connect() as connection:
+                current = _revision(connection)
+            if current != HEAD:
+                self._migrate(current)
+        except BaseException:
+            self.close()
+            raise
+
+    def close(self) -> None:
+        self._engine.dispose()
+
+    @contextlib.contextmanager
+    def read(self) -> Iterator[Connection]:
+        """A consistent snapshot."""
+        with self._translated(), self._engine.connect() as connection, connection.begin():
+            yield connection
+
+    @contextlib.contextmanager
+    def write(self) -> Iterator[Connection]:
+        """A transaction that excludes other writers; committed durably at the end, rolled back on any exception."""
+        with self._translated(), self._engine.connect().execution_options(swrbatch_write=True) as connection:
+            with connection.begin():
+                yield connection
+                faults.point("ledger:commit:before")
+            faults.point("ledger:commit:after")
+
+    @contextlib.contextmanager
+    def _translated(self) -> Iterator[None]:
+        try:
+            yield
+        except (SQLAlchemyError, sqlite3.Error) as e:
+            reason = str(getattr(e, "orig", None) or e).splitlines()[0]
+            hint = {
+                "database is locked": "; another process holds it for long: try again",
+                "database or disk is full": "; free some space and run again: what was loaded stays",
+                "file is not a database": "; it is no SQLite file: restore it from a backup",
+                "attempt to write a readonly database": "; check the permissions of the store's folder",
+            }.get(reason, "")
+            raise StoreError(f"the ledger {self.path} failed: {reason}{hint}") from e
+
+    def _migrate(self, current: str | None) -> None:
+        from alembic import command
+        from alembic.config import Config
+        from alembic.script import ScriptDirectory
+
+        config = Config()
+        config.set_main_option("script_location", str(Path(__file__).parent / "migrations").replace("%", "%%"))
+        known = {script.revision for script in ScriptDirectory.from_config(config).walk_revisions()}
+        if current is not None and current not in known:
+            raise StoreError(f"the ledger {self.path} has the version {current}, this program knows {HEAD}: use a newer swrbatch")
+        with self.write() as connection:
+            # Another process may have been faster.
+            if _revision(connection) != HEAD:
+                config.attributes["connection"] = connection
+                command.upgrade(config, "head")
+
+
+def _revision(connection: Connection) -> str | None:
+    if not inspect(connection).has_table("alembic_version"):
+        return None
+    found = connection.execute(text("SELECT version_num FROM alembic_version")).scalar()
+    return None if found is None else str(found)
+
+
+def _engine(path: str) -> Engine:
+    engine = create_engine(URL.create("sqlite+pysqlite", database=os.path.abspath(path)), connect_args={"timeout": _BUSY_SECONDS})
+
+    @event.listens_for(engine, "connect")
+    def connect(connection: Any, _record: Any) -> None:
+        # The driver's own idea of transactions would begin too late: ours begin with the statement below.
+        connection.isolation_level = None
+        for pragma in ("journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON"):
+            connection.execute(f"PRAGMA {pragma}")
+
+    @event.listens_for(engine, "begin")
+    def begin(connection: Connection) -> None:
+        write = connection.get_execution_options().get("swrbatch_write", False)
+        connection.exec_driver_sql("BEGIN IMMEDIATE" if write else "BEGIN")
+
+    return engine

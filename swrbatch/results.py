@@ -1,0 +1,236 @@
+"""What a run returns: one typed row an archive, image reference, layer, issue and event.
+
+The rows are also the report: each field is a column of the table of its name, and its annotation holds the column's type and
+meaning (`tables` turns them into Parquet schemas). Sizes are bytes, times ms UTC, digests `sha256:<hex>`.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Annotated, Any, NewType
+
+from .errors import ExitCode, Issue, SwrbatchError
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+Millis = NewType("Millis", int)
+"""A time, ms UTC; `timestamp[ms, UTC]` in a table."""
+
+RunId = Annotated[str, "the run, as in `runs`"]
+ArchiveName = Annotated[str, "the archive as named on the command line (`-` is standard input)"]
+ImageIndex = Annotated[int, "position of the image in manifest.json, from 0"]
+Codes = Annotated[tuple[str, ...], "codes of the issues, warnings too, each once"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunRow:
+    """A run: `runs`, the commit mark of the report's other tables."""
+
+    run_id: RunId
+    command: Annotated[str, "check or import"]
+    started: Annotated[Millis, "start"]
+    ended: Annotated[Millis, "end"]
+    store: Annotated[str | None, "the store's folder; null for a check without one"]
+    tool_version: Annotated[str, "version of swrbatch"]
+    profile: Annotated[str, "page, client or none"]
+    limits: Annotated[str, "the limits in force, as JSON"]
+    options: Annotated[str, "all other options, as JSON"]
+    account: Annotated[str, "account of the actor, as asserted"]
+    user: Annotated[str, "user of the actor, as asserted"]
+    login: Annotated[str, "login name of the process"]
+    host: Annotated[str, "host name"]
+    ci_job: Annotated[str, "the CI job, where its environment tells"]
+    archives: Annotated[int, "archives done"]
+    images: Annotated[int, "rows of `images`"]
+    loaded: Annotated[int, "references loaded"]
+    overwritten: Annotated[int, "references whose tag had another image before"]
+    unchanged: Annotated[int, "references that were there already"]
+    skipped: Annotated[int, "references left as they were (--on-conflict skip)"]
+    rejected: Annotated[int, "references (and nameless images) rejected, and archives without any image"]
+    valid: Annotated[int, "references found valid (check)"]
+    bytes_in: Annotated[int, "bytes of the archives' files"]
+    bytes_stored: Annotated[int, "bytes of new blobs"]
+    bytes_reused: Annotated[int, "bytes of layer blobs that were not written again, image by image"]
+    exit_code: Annotated[int, "0, 1, 3 or 130"]
+    error: Annotated[str | None, "why the run ended early; null when it did not"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ArchiveRow:
+    """An archive: `archives`."""
+
+    run_id: RunId
+    upload_seq: Annotated[int, "number of the upload, from 1: the page takes 10 files in one"]
+    archive: ArchiveName
+    sha256: Annotated[str | None, "digest of the file (--hash-archives)"]
+    format: Annotated[str | None, "docker-archive or docker-oci-hybrid; null when it is neither"]
+    producer_hint: Annotated[str | None, "who probably wrote it"]
+    outer_compression: Annotated[str | None, "none, gzip, zstd, xz or bzip2, by content"]
+    bytes: Annotated[int | None, "bytes of the file"]
+    uncompressed_bytes: Annotated[int | None, "bytes of the tar inside, compressed layers counted uncompressed as far as read"]
+    images: Annotated[int, "images that manifest.json lists"]
+    status: Annotated[str, "loaded, unchanged, skipped, partial, rejected or valid"]
+    issue_codes: Codes
+    seconds: Annotated[float, "time spent reading and checking it"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ImageRow:
+    """A reference of an image: `images`. An image without any name has one row with null names."""
+
+    run_id: RunId
+    archive: ArchiveName
+    image_index: ImageIndex
+    original_reference: Annotated[str | None, "the name as the archive has it"]
+    reference: Annotated[str | None, "the name as judged, after renaming; null when it cannot be parsed"]
+    registry: Annotated[str | None, "its registry"]
+    organization: Annotated[str | None, "its organization (namespace)"]
+    repository: Annotated[str | None, "its repository"]
+    tag: Annotated[str | None, "its tag"]
+    image_id: Annotated[str | None, "digest of the config"]
+    manifest_digest: Annotated[str | None, "digest that a pull by this tag has; null when nothing was built"]
+    source_index_digest: Annotated[str | None, "digest of the index in the archive that led to the image"]
+    media_type: Annotated[str | None, "media type of the manifest"]
+    architecture: Annotated[str | None, "as in the config"]
+    os: Annotated[str | None, "as in the config"]
+    created: Annotated[str | None, "as in the config (RFC 3339 text)"]
+    docker_version: Annotated[str | None, "the engine that built it, as in the config"]
+    layers: Annotated[int, "number of layers"]
+    uncompressed_bytes: Annotated[int | None, "bytes of its layers, uncompressed"]
+    stored_bytes: Annotated[int | None, "bytes of its blobs in the store: layers, config, manifest"]
+    reused_bytes: Annotated[int | None, "bytes of its layer blobs that were there already"]
+    status: Annotated[str, "loaded, overwritten, unchanged, skipped, rejected; valid for a check"]
+    previous_digest: Annotated[str | None, "digest that the tag had before"]
+    issue_codes: Codes
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LayerRow:
+    """A layer of an image: `layers`."""
+
+    run_id: RunId
+    archive: ArchiveName
+    image_index: ImageIndex
+    image_id: Annotated[str, "digest of the config"]
+    layer_index: Annotated[int, "position in the image, from 0 (the base)"]
+    diff_id: Annotated[str, "digest of the uncompressed tar"]
+    digest: Annotated[str, "digest of the blob: as stored, or as it lies in the archive (check)"]
+    media_type: Annotated[str, "media type of the blob"]
+    uncompressed_bytes: Annotated[int, "bytes of the tar"]
+    stored_bytes: Annotated[int, "bytes of the blob"]
+    reused: Annotated[bool, "whether the blob was in the store, or came with another archive of the run"]
+    created_by: Annotated[str | None, "the history step that made it"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class IssueRow:
+    """An issue: `issues`."""
+
+    run_id: RunId
+    archive: ArchiveName
+    image_index: Annotated[int | None, "the image, from 0; null for the archive as a whole"]
+    code: Annotated[str, "stable code of the rule"]
+    severity: Annotated[str, "error (rejects) or warning"]
+    place: Annotated[str, "where in the archive"]
+    message: Annotated[str, "what is wrong, in English"]
+    message_zh: Annotated[str, "what is wrong, in Chinese"]
+    way_out: Annotated[str, "what to do, in English"]
+    way_out_zh: Annotated[str, "what to do, in Chinese"]
+    section: Annotated[str, "section of the user guide"]
+    swr_code: Annotated[str, "nearest error code of the SWR API"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EventRow:
+    """An audit event of the run: `events` (see the CTS documentation for the fields)."""
+
+    run_id: RunId
+    seq: Annotated[int, "sequence number in the ledger, in commit order"]
+    trace_id: Annotated[str, "UUID"]
+    time: Annotated[Millis, "when the operation began"]
+    record_time: Annotated[Millis, "when it was recorded"]
+    account: Annotated[str, "user.domain.name"]
+    user: Annotated[str, "user.name"]
+    login: Annotated[str, "login name of the process"]
+    host: Annotated[str, "host name"]
+    ci_job: Annotated[str, "the CI job"]
+    trace_name: Annotated[str, "event of the catalog, such as uploadImagePackage"]
+    trace_rating: Annotated[str, "normal; warning for a refusal"]
+    trace_type: Annotated[str, "Others"]
+    service_type: Annotated[str, "SWR"]
+    resource_type: Annotated[str, "as the catalog says"]
+    resource_name: Annotated[str, "organization/repository:tag, a repository, an organization, or a file name"]
+    resource_id: Annotated[str, "the manifest digest of an upload"]
+    code: Annotated[str, "200, or 400 for a refusal"]
+    request: Annotated[str, "JSON text"]
+    response: Annotated[str, "JSON text; `digest` is what the tag has afterwards"]
+    tracker_name: Annotated[str, "swrbatch"]
+    hash: Annotated[str, "hash of the chain up to this event"]
+
+
+ROWS: Mapping[str, type] = {
+    "runs": RunRow,
+    "archives": ArchiveRow,
+    "images": ImageRow,
+    "layers": LayerRow,
+    "issues": IssueRow,
+    "events": EventRow,
+}
+"""The report's tables. `runs` is written last."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunResult:
+    """What a run did. `failure` is set when it ended early (interrupted, or the store failed)."""
+
+    run: RunRow
+    archives: tuple[ArchiveRow, ...]
+    images: tuple[ImageRow, ...]
+    layers: tuple[LayerRow, ...]
+    issues: tuple[IssueRow, ...]
+    events: tuple[EventRow, ...]
+    failure: SwrbatchError | None = None
+
+    @property
+    def exit_code(self) -> ExitCode:
+        return ExitCode(self.run.exit_code)
+
+    def rows(self, table: str) -> tuple[Any, ...]:
+        """The rows of `runs`, `archives`, `images`, `layers`, `issues` or `events`."""
+        if table == "runs":
+            return (self.run,)
+        if table not in ROWS:
+            raise KeyError(f"no table {table!r}; there are {', '.join(ROWS)}")
+        return tuple(getattr(self, table))
+
+    def to_pandas(self, table: str = "images") -> pd.DataFrame:
+        """One table as a DataFrame with the report's columns and types (integers that may be null are `Int64`)."""
+        from .tables import to_pandas
+
+        return to_pandas(table, self.rows(table))
+
+    def to_dict(self) -> dict[str, Any]:
+        """Everything as plain values, for JSON: `run` and a list a table; times are ms UTC."""
+        tables = {name: [dataclasses.asdict(row) for row in self.rows(name)] for name in ROWS if name != "runs"}
+        return {"run": dataclasses.asdict(self.run), **tables}
+
+
+def issue_row(found: Issue, run_id: str) -> IssueRow:
+    """An issue as a row of the report."""
+    return IssueRow(
+        run_id=run_id,
+        archive=found.archive,
+        image_index=found.image_index,
+        code=found.code,
+        severity=found.severity.value,
+        place=found.place,
+        message=found.message,
+        message_zh=found.message_zh,
+        way_out=found.way_out,
+        way_out_zh=found.way_out_zh,
+        section=found.section,
+        swr_code=found.swr_code,
+    )

@@ -1,0 +1,165 @@
+"""Layers of one run on their way into the store: each is read once, compressed once and staged once, whichever archive brings it.
+
+A layer is looked up by what the config (or a kept OCI manifest) claims it to be, and then always hashed: a claim that does not
+hold is an issue, never a blob under a wrong name. Two archives that bring one layer at the same time share it: the first one
+compresses, the others only hash.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Mapping
+from concurrent.futures import Future
+from concurrent.futures import TimeoutError as FutureTimeout
+from dataclasses import dataclass, field
+
+from .compression import Compression
+from .digest import Cancel, Digest
+from .image import OCI_LAYER_TYPES
+from .layers import KEPT, LayerFacts, LayerReading, LayerSource
+from .layout import BlobWriter, StagedBlob
+from .store import Store
+
+Key = tuple[str, Digest, Compression]
+
+
+@dataclass(frozen=True, slots=True)
+class TakenLayer:
+    """A layer after it was read. `blob` is what the store has, or will have, for it; `staged` is set while it is only staged.
+
+    `reused` tells that the blob was in the store, or came with another archive of the run.
+    """
+
+    facts: LayerFacts
+    digest: Digest
+    size: int
+    compression: Compression
+    staged: StagedBlob | None
+    reused: bool
+
+    @property
+    def media_type(self) -> str:
+        return OCI_LAYER_TYPES.get(self.compression, "application/octet-stream")
+
+
+@dataclass(slots=True)
+class _Entry:
+    """A layer that some archive of this run stages; `users` counts the attempts that may still need its file."""
+
+    done: Future[StagedBlob | None] = field(default_factory=Future)
+    users: int = 1
+
+
+class Staging:
+    """The staged layers of a run. Thread-safe."""
+
+    def __init__(self, store: Store, folder: str, target: Compression) -> None:
+        self._store = store
+        self._folder = folder
+        self._target = target
+        self._lock = threading.Lock()
+        self._entries: dict[Key, _Entry] = {}
+        self._by_path: dict[str, Key] = {}
+        self._count = 0
+
+    def take(
+        self,
+        source: LayerSource,
+        claimed: Digest,
+        kept_as: Digest | None,
+        known: Mapping[Digest, tuple[Digest, int]],
+        reading: LayerReading,
+    ) -> TakenLayer:
+        """Read a layer that an image to be loaded needs.
+
+        `claimed` is its diff_id by the config. `kept_as` is its digest by an OCI manifest that is to be kept byte for byte (None:
+        any blob of the same content will do). `known` are the store's blobs for diff_ids, under the media type that results.
+        """
+        compression = source.compression if source.compression in KEPT else self._target
+        if kept_as is not None:
+            if self._store.layout.blob_size(kept_as) == source.extent.size:
+                facts = source.copy_to(None, compression, reading)
+                if facts.source_digest == kept_as:
+                    return TakenLayer(facts, kept_as, facts.source_bytes, facts.compression, None, True)
+            key = ("blob", kept_as, compression)
+        else:
+            if claimed in known:
+                facts = source.copy_to(None, compression, reading)
+                if facts.diff_id == claimed:
+                    return TakenLayer(facts, *known[claimed], compression, None, True)
+            key = ("layer", claimed, compression)
+        return self._shared(key, source, compression, reading)
+
+    def _shared(self, key: Key, source: LayerSource, compression: Compression, reading: LayerReading) -> TakenLayer:
+        with self._lock:
+            entry = self._entries.get(key)
+            owner = entry is None
+            if entry is None:
+                entry = self._entries[key] = _Entry()
+            else:
+                entry.users += 1
+        if owner:
+            staged = None
+            try:
+                facts, blob = self._stage(source, compression, reading)
+                if self._fits(key, facts):
+                    staged = blob
+                    with self._lock:
+                        self._by_path[blob.path] = key
+                return TakenLayer(facts, blob.digest, blob.size, compression, blob, False)
+            finally:
+                if staged is None:
+                    with self._lock:
+                        self._entries.pop(key, None)
+                entry.done.set_result(staged)
+        facts = source.copy_to(None, compression, reading)
+        blob_ = _wait(entry.done, reading.cancel) if self._fits(key, facts) else None
+        if blob_ is not None:
+            return TakenLayer(facts, blob_.digest, blob_.size, compression, blob_, True)
+        # The other archive's layer was not what it claimed to be, or this one is not: it stands for itself.
+        facts, blob = self._stage(source, compression, reading)
+        return TakenLayer(facts, blob.digest, blob.size, compression, blob, False)
+
+    @staticmethod
+    def _fits(key: Key, facts: LayerFacts) -> bool:
+        return key[1] == (facts.source_digest if key[0] == "blob" else facts.diff_id)
+
+    def _stage(self, source: LayerSource, compression: Compression, reading: LayerReading) -> tuple[LayerFacts, StagedBlob]:
+        with BlobWriter(self._path()) as writer:
+            facts = source.copy_to(writer, compression, reading)
+            return facts, writer.done(facts.digest)
+
+    def stage_bytes(self, raw: bytes) -> StagedBlob:
+        """Stage a small blob: a config or a manifest."""
+        with BlobWriter(self._path()) as writer:
+            writer.write(raw)
+            return writer.done(Digest.of(raw))
+
+    def _path(self) -> str:
+        with self._lock:
+            self._count += 1
+            return os.path.join(self._folder, f"blob-{self._count}")
+
+    def release(self, blobs: tuple[StagedBlob, ...]) -> None:
+        """An attempt is over: its staged files that nobody else needs, and that did not become part of the store, go."""
+        for blob in blobs:
+            with self._lock:
+                key = self._by_path.get(blob.path)
+                if key is not None:
+                    entry = self._entries[key]
+                    entry.users -= 1
+                    if entry.users:
+                        continue
+                    del self._entries[key], self._by_path[blob.path]
+            if os.path.exists(blob.path):
+                os.unlink(blob.path)
+
+
+def _wait(done: Future[StagedBlob | None], cancel: Cancel) -> StagedBlob | None:
+    while True:
+        cancel.check()
+        try:
+            return done.result(timeout=0.1)
+        except FutureTimeout:
+            continue

@@ -1,0 +1,456 @@
+"""A store: the registry's files and the ledger, changed together.
+
+    <root>/docker/      what a stock registry serves (see `layout`)
+    <root>/ledger.db    who, what and when (see `ledger`)
+    <root>/locks/, <root>/tmp/
+
+Order of a load, which is what makes a crash harmless: blobs and manifest (synced, content-addressed) → ONE transaction with the
+tag rows, marked "link pending", and their events → link files, written under a lock after the rows were read again → pending
+cleared where the generation is unchanged. A crash before the transaction leaves blobs that nothing refers to; after it, the next
+open writes the pending links, and only those.
+
+The lock of the links is one for the store, not one for each repository: a group of loads touches many repositories, and the time
+under it is that of a few small files.
+"""
+
+from __future__ import annotations
+
+import getpass
+import os
+import re
+import socket
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Final
+
+from sqlalchemy import bindparam, select, tuple_, update
+
+from .archive import MAX_OCI_MANIFEST
+from .cts import Actor, Trace, canonical_json, new_trace
+from .digest import Cancel, Digest
+from .errors import Issue, StoreError, UsageError, codes_of, has_errors
+from .image import Manifest
+from .layout import Link, RegistryLayout, StagedBlob, disk_errors, locked, run_folder
+from .ledger import Ledger
+from .ledger.events import append_events
+from .ledger.loads import (
+    Decision,
+    ImageRecord,
+    LoadRules,
+    LoadState,
+    account_id,
+    decide,
+    known_layers,
+    plan,
+    read_settings,
+    read_state,
+    write_layer_blobs,
+    write_loads,
+    write_settings,
+)
+from .ledger.schema import organizations, repositories, tags
+from .policy import Reference
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+DEFAULT_QUOTA: Final = 5
+DEFAULT_ACCOUNT: Final = "default"
+DEFAULT_REGION: Final = "local"
+_PENDING_BATCH: Final = 400
+_NAME: Final = re.compile(r"[^\x00-\x1f\x7f]{1,255}")
+
+
+def now_ms() -> int:
+    """The time now, ms UTC."""
+    return time.time_ns() // 1_000_000
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Attempt:
+    """An image that is to be loaded, or that was refused already (`issues` with an error; then `manifest` may be None).
+
+    `blobs` are the staged ones that the manifest needs and the store may lack; `layer_notes` go into the diff_id → blob map.
+    """
+
+    archive: str
+    image_index: int
+    originals: tuple[str, ...]
+    references: tuple[Reference, ...]
+    started_ms: int
+    issues: tuple[Issue, ...] = ()
+    manifest: Manifest | None = None
+    record: ImageRecord | None = None
+    blobs: tuple[StagedBlob, ...] = ()
+    layer_notes: tuple[dict[str, Any], ...] = ()
+
+    @property
+    def refused(self) -> bool:
+        return has_errors(self.issues)
+
+
+@dataclass(frozen=True, slots=True)
+class LoadResult:
+    """What became of an attempt: a decision for each reference (the attempt's own issues are not repeated), and its events."""
+
+    decisions: tuple[Decision, ...]
+    events: list[dict[str, Any]] = field(default_factory=list)
+
+
+class Store:
+    """An open store. `Store(path)` opens one that exists; `Store(path, create=True)` makes it at need.
+
+    Raises `StoreError` when there is none, or when it cannot be read or written. Use as a context manager, or call `close`.
+    """
+
+    def __init__(self, path: str | os.PathLike[str], *, create: bool = False) -> None:
+        self.path = os.path.abspath(os.fspath(path))
+        ledger = os.path.join(self.path, "ledger.db")
+        if not create and not os.path.exists(ledger):
+            raise StoreError(f"{self.path} is no store: make one with swrbatch init --store {self.path}, or by an import")
+        if create and not os.path.exists(ledger) and os.path.isdir(self.path) and _foreign(self.path):
+            raise StoreError(
+                f"{self.path} is not empty and is no store: choose an empty or a new folder, or the folder of a store"
+            )
+        with disk_errors(f"the store {self.path} cannot be made"):
+            os.makedirs(os.path.join(self.path, "locks"), exist_ok=True)
+        self.layout = RegistryLayout(self.path)
+        self.tmp = os.path.join(self.path, "tmp")
+        with locked(self._lock("ledger")):
+            self.ledger = Ledger(ledger)
+        self.foreign: list[tuple[str, str, str]] = []
+        self._heal()
+
+    def close(self) -> None:
+        self.ledger.close()
+
+    def __enter__(self) -> Store:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def _lock(self, name: str) -> str:
+        return os.path.join(self.path, "locks", name)
+
+    # --- settings ----------------------------------------------------------------------------------------------------
+
+    def settings(self) -> dict[str, str]:
+        """registry (absent before the first load when init did not set it), region, account, org_quota; empty before init."""
+        with self.ledger.read() as connection:
+            return read_settings(connection)
+
+    def init(self, settings: dict[str, str], actor: Actor) -> dict[str, str]:
+        """Set what `initial_settings` gave; a store that has other values already is a `UsageError`. Returns all settings."""
+        with self.ledger.write() as connection:
+            have = read_settings(connection)
+            for name, value in settings.items():
+                if have.get(name, value) != value:
+                    raise UsageError(f"the store {self.path} exists with {name} = {have[name]}; it cannot become {value}")
+            write_settings(connection, settings)
+            account_id(connection, settings.get("account", DEFAULT_ACCOUNT), now_ms())
+            return read_settings(connection)
+
+    # --- loading -----------------------------------------------------------------------------------------------------
+
+    @contextmanager
+    def run(self, run_id: str, cancel: Cancel) -> Iterator[str]:
+        """The surroundings of one run: a folder for temporary files, and the promise that no sweep takes blobs away."""
+        with locked(self._lock("sweep"), shared=True, cancel=cancel), run_folder(self.tmp, run_id) as folder:
+            yield folder
+
+    def known_layers(self, diff_ids: Iterable[Digest], media_type: str) -> dict[Digest, tuple[Digest, int]]:
+        """Blobs that hold these layers and are really there, with the right size: diff_id → (digest, size in bytes)."""
+        with self.ledger.read() as connection:
+            known = known_layers(connection, diff_ids, media_type)
+        return {diff_id: blob for diff_id, blob in known.items() if self.layout.blob_size(blob[0]) == blob[1]}
+
+    def judge(self, attempts: Sequence[Attempt], actor: Actor, rules: LoadRules) -> list[tuple[Decision, ...]]:
+        """What a load of these attempts would decide, in order, without changing anything."""
+        with self.ledger.read() as connection:
+            state = self._state(connection, attempts, actor, rules)
+        return [_judge(attempt, state, actor, rules) for attempt in attempts]
+
+    def load(self, attempts: Sequence[Attempt], actor: Actor, rules: LoadRules, run_id: str, tmp: str) -> list[LoadResult]:
+        """Load a group of images, in order, as one transaction; durable, links included, when it returns."""
+        blobs = {blob.digest: blob for attempt in attempts if not attempt.refused for blob in attempt.blobs}
+        self.layout.publish(blobs.values())
+        changes: dict[tuple[str, str], tuple[ImageRecord, Manifest]] = {}
+        results = []
+        with self.ledger.write() as connection:
+            now = now_ms()
+            state = self._state(connection, attempts, actor, rules)
+            traces: list[Trace] = []
+            counts = []
+            for attempt in attempts:
+                decisions = _judge(attempt, state, actor, rules)
+                before = len(traces)
+                traces += _traces(attempt, decisions, actor, run_id, now)
+                counts.append((decisions, len(traces) - before))
+                for reference, decision in zip(attempt.references, decisions, strict=False):
+                    if decision.status in ("loaded", "overwritten"):
+                        assert attempt.manifest is not None and attempt.record is not None
+                        changes[reference.path, reference.tag] = (attempt.record, attempt.manifest)
+            registry = {"registry": state.settings["registry"]} if "registry" in state.settings else {}
+            if changes:
+                write_settings(connection, {**rules.defaults, **registry})
+            write_loads(connection, state, {key: record for key, (record, _) in changes.items()}, actor, now)
+            notes = {(n["diff_id"], n["media_type"]): n for a in attempts if not a.refused for n in a.layer_notes}
+            write_layer_blobs(connection, list(notes.values()))
+            rows = append_events(connection, traces)
+        taken = 0
+        for decisions, count in counts:
+            results.append(LoadResult(decisions, rows[taken : taken + count]))
+            taken += count
+        self._link({key: (state.tags[key].generation, manifest) for key, (_, manifest) in changes.items()}, tmp)
+        return results
+
+    def _state(self, connection: Any, attempts: Sequence[Attempt], actor: Actor, rules: LoadRules) -> LoadState:
+        references = [reference for attempt in attempts for reference in attempt.references]
+        state = read_state(connection, references, actor, rules)
+        for reference in references:
+            served = self.layout.read_tag(reference.path, reference.tag)
+            state.served[reference.path, reference.tag] = str(served) if served else None
+        return state
+
+    def _link(self, wanted: dict[tuple[str, str], tuple[int, Manifest]], tmp: str) -> None:
+        """Write the links of tags whose rows still have the generation that they were planned for."""
+        if not wanted:
+            return
+        with locked(self._lock("links")):
+            links: list[Link] = []
+            cleared = []
+            for key, row in self._rows(wanted):
+                generation, manifest = wanted[key]
+                if row.generation == generation:
+                    links += self.layout.links_of(*key, manifest)
+                    cleared.append({"key": row.id, "planned": generation, "linked": row.digest})
+            self.layout.write_links(links, tmp)
+            self._clear_pending(cleared)
+
+    def _clear_pending(self, cleared: list[dict[str, Any]]) -> None:
+        if not cleared:
+            return
+        statement = (
+            update(tags)
+            .where(tags.c.id == bindparam("key"), tags.c.generation == bindparam("planned"))
+            .values(link_pending=False, linked_digest=bindparam("linked"))
+        )
+        with self.ledger.write() as connection:
+            connection.execute(statement, cleared)
+
+    def _rows(self, keys: Iterable[tuple[str, str]]) -> Iterator[tuple[tuple[str, str], Any]]:
+        """The rows of these tags, as ((repository path, tag), row)."""
+        split = [(*path.split("/", 1), tag) for path, tag in keys]
+        with self.ledger.read() as connection:
+            for start in range(0, len(split), _PENDING_BATCH):
+                chunk = split[start : start + _PENDING_BATCH]
+                statement = tag_query().where(tuple_(organizations.c.name, repositories.c.name, tags.c.tag).in_(chunk))
+                for row in connection.execute(statement):
+                    yield (f"{row.organization}/{row.repository}", row.tag), row
+
+    # --- healing -----------------------------------------------------------------------------------------------------
+
+    def _heal(self) -> None:
+        """Write the links that a crash left pending; a link that somebody else wrote since is kept, and noted in `foreign`."""
+        with self.ledger.read() as connection:
+            if not connection.execute(select(tags.c.id).where(tags.c.link_pending).limit(1)).first():
+                return
+        with run_folder(self.tmp, f"heal-{os.getpid()}-{time.monotonic_ns()}") as tmp, locked(self._lock("links")):
+            with self.ledger.read() as connection:
+                pending = connection.execute(tag_query().where(tags.c.link_pending)).all()
+            links: list[Link] = []
+            cleared = []
+            for row in pending:
+                path = f"{row.organization}/{row.repository}"
+                served = self.layout.read_tag(path, row.tag)
+                ours = served is None or str(served) in (row.digest, row.linked_digest)
+                if ours:
+                    links += self.layout.links_of(path, row.tag, self.manifest(Digest.parse(row.digest)))
+                else:
+                    self.foreign.append((path, row.tag, str(served)))
+                linked = row.digest if ours else row.linked_digest
+                cleared.append({"key": row.id, "planned": row.generation, "linked": linked})
+            self.layout.write_links(links, tmp)
+            self._clear_pending(cleared)
+
+    def manifest(self, digest: Digest) -> Manifest:
+        """A stored manifest, parsed; `StoreError` when it is missing or damaged."""
+        raw = self.layout.read_blob(digest, MAX_OCI_MANIFEST)
+        if raw is None or Digest.of(raw) != digest:
+            state = "missing" if raw is None else "damaged"
+            raise StoreError(f"the manifest {digest} is {state} in {self.path}: import its archive again (see verify --deep)")
+        try:
+            return Manifest.parse(raw)
+        except ValueError as e:
+            raise StoreError(f"the manifest {digest} cannot be read: {e}") from e
+
+    # --- reading -----------------------------------------------------------------------------------------------------
+
+    def tag_rows(self) -> list[Any]:
+        """The tag table with its names: organization, repository and the columns of `tags`, ordered by name."""
+        statement = tag_query().order_by(organizations.c.name, repositories.c.name, tags.c.tag)
+        with self.ledger.read() as connection:
+            return list(connection.execute(statement))
+
+    def images(self) -> list[dict[str, Any]]:
+        """Every tag of the store, one dict each.
+
+        Keys: reference, registry, organization, repository, tag, digest, media_type, image_id, architecture, os, layers,
+        uncompressed_bytes, stored_bytes, archive, account, user, updated (ms UTC), pull (the command that fetches it).
+        """
+        registry = self.settings().get("registry", "")
+        listed = []
+        for row in self.tag_rows():
+            reference = str(Reference(registry, row.organization, row.repository, row.tag))
+            listed.append(
+                {
+                    "reference": reference,
+                    "registry": registry,
+                    "organization": row.organization,
+                    "repository": row.repository,
+                    "tag": row.tag,
+                    **{name: getattr(row, name) for name in ImageRecord.__slots__},
+                    "account": row.account,
+                    "user": row.user,
+                    "updated": row.updated_ms,
+                    "pull": f"docker pull {reference}",
+                }
+            )
+        return listed
+
+    def to_pandas(self) -> pd.DataFrame:
+        """`images()` as a DataFrame; `updated` is datetime64[ms, UTC]."""
+        import pandas as pd
+
+        names = ["reference", "registry", "organization", "repository", "tag", *ImageRecord.__slots__]
+        frame = pd.DataFrame(self.images(), columns=[*names, "account", "user", "updated", "pull"])
+        frame["updated"] = pd.to_datetime(frame["updated"], unit="ms", utc=True).astype("datetime64[ms, UTC]")
+        return frame
+
+
+def tag_query() -> Any:
+    """The tag table with the names of its repository and organization."""
+    joined = tags.join(repositories).join(organizations)
+    return select(tags, repositories.c.name.label("repository"), organizations.c.name.label("organization")).select_from(joined)
+
+
+def _judge(attempt: Attempt, state: LoadState, actor: Actor, rules: LoadRules) -> tuple[Decision, ...]:
+    """Decide an attempt's references together: one refused reference refuses the image."""
+    if attempt.refused or attempt.record is None:
+        keys = [(reference.path, reference.tag) for reference in attempt.references]
+        return tuple(Decision("rejected", state.effective(key), state.effective(key)) for key in keys)
+    digest = str(attempt.manifest.digest) if attempt.manifest is not None else None
+    image_id = attempt.record.image_id
+    decisions = []
+    for reference in attempt.references:
+        decision = decide(reference, image_id, digest, state, actor, rules)
+        decisions.append(decision)
+        if decision.issues:
+            # The others are judged too, for their issues; nothing of this image is planned any more.
+            rest = attempt.references[len(decisions) :]
+            decisions += [decide(other, image_id, digest, state, actor, rules) for other in rest]
+            return tuple(Decision("rejected", d.previous, d.previous, d.issues) for d in decisions)
+    for reference, decision in zip(attempt.references, decisions, strict=True):
+        plan(reference, image_id, decision, state, actor)
+    return tuple(decisions)
+
+
+def _traces(attempt: Attempt, decisions: Sequence[Decision], actor: Actor, run_id: str, now: int) -> Iterator[Trace]:
+    """The events of one attempt: organizations and repositories it makes, then one upload for each reference."""
+    common: dict[str, Any] = {"actor": actor, "run_id": run_id, "time": attempt.started_ms, "record_time": now}
+    own = [i.code for i in attempt.issues if i.is_error]
+    made: set[str] = set()
+    for position, decision in enumerate(decisions):
+        reference = attempt.references[position]
+        if decision.new_organization and reference.namespace not in made:
+            made.add(reference.namespace)
+            yield new_trace(
+                "createUserNamespace",
+                resource_name=reference.namespace,
+                request={"namespace": reference.namespace},
+                response={"owner": actor.user, "account": actor.account},
+                **common,
+            )
+        if decision.new_repository and reference.path not in made:
+            made.add(reference.path)
+            yield new_trace(
+                "createImageRepository",
+                resource_name=reference.path,
+                request={"namespace": reference.namespace, "repository": reference.repository},
+                response={"is_public": False},
+                **common,
+            )
+        request = {
+            "archive": attempt.archive,
+            "image_index": attempt.image_index,
+            "original": attempt.originals[position],
+            "reference": str(reference),
+        }
+        yield _upload(attempt, decision, [*own, *codes_of(decision.issues)], reference.name, request, common)
+    if not decisions:
+        request = {"archive": attempt.archive, "image_index": attempt.image_index}
+        name = os.path.basename(attempt.archive)
+        yield _upload(attempt, Decision("rejected"), own, name, request, common)
+
+
+def _upload(
+    attempt: Attempt, decision: Decision, codes: list[str], name: str, request: dict[str, Any], common: dict[str, Any]
+) -> Trace:
+    refused = decision.status == "rejected"
+    response: dict[str, Any] = {"result": decision.status, "previous_digest": decision.previous}
+    if refused:
+        response["codes"] = codes
+    else:
+        response["digest"] = decision.digest
+        response["image_id"] = attempt.record.image_id if attempt.record else None
+    return new_trace(
+        "uploadImagePackage",
+        resource_name=name,
+        resource_id="" if refused else decision.digest or "",
+        rating="warning" if refused else "normal",
+        message=canonical_json(codes) if refused else "",
+        request=request,
+        response=response,
+        **common,
+    )
+
+
+# --- who, and what init sets --------------------------------------------------------------------------------------------
+
+
+def current_actor(account: str, user: str | None) -> Actor:
+    """The asserted (account, user), with the login name, the host and the CI job that the machine knows.
+
+    `user` None: `$SWRBATCH_USER`, else the login name. UsageError for an empty or unprintable name.
+    """
+    try:
+        login = getpass.getuser()
+    except (KeyError, OSError):
+        login = str(os.getuid())
+    name = user or os.environ.get("SWRBATCH_USER") or login
+    for what, value in (("user", name), ("account", account)):
+        if not _NAME.fullmatch(value):
+            raise UsageError(f"the {what} {value!r} is not a name of 1 to 255 printable characters")
+    variables = ("CI_JOB_URL", "CI_JOB_ID", "BUILD_URL", "BUILD_TAG", "GITHUB_RUN_ID")
+    job = next((os.environ[v] for v in variables if os.environ.get(v)), "")
+    return Actor(account, name, login, socket.gethostname(), job)
+
+
+def initial_settings(
+    *, registry: str | None = None, region: str | None = None, account: str | None = None, org_quota: int | None = None
+) -> dict[str, str]:
+    """What `init`, or the import that makes a store, writes down."""
+    chosen = {
+        "region": region or DEFAULT_REGION,
+        "account": account or DEFAULT_ACCOUNT,
+        "org_quota": str(DEFAULT_QUOTA if org_quota is None else org_quota),
+    }
+    return chosen | ({"registry": registry} if registry else {})
+
+
+def _foreign(path: str) -> bool:
+    """Whether a folder holds what neither this program nor a registry put there."""
+    return bool(set(os.listdir(path)) - {"docker", "locks", "tmp", "ledger.db", "lost+found"})

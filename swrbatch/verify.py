@@ -1,0 +1,249 @@
+"""Does a store hold what its ledger says? Found, located, and repaired as far as that loses nothing.
+
+Without `deep`: every manifest is hashed, every other blob is there with its size, every link holds its digest, the chain of
+events fits and its replay gives the tag table, the diff_id → blob map is true. With `deep`: every blob is hashed, and every
+layer's content is compared with the diff_id in its config.
+
+`repair` writes missing or damaged links of tags again, forgets notes of blobs that are gone, and moves damaged blobs to
+`<store>/quarantine`, for a registry serves a blob without hashing it and an import takes a blob that is there. Then the
+archives must be imported again; nothing is deleted.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from typing import Any
+
+from sqlalchemy import delete, select, tuple_
+
+from .archive import MAX_CONFIG, MAX_DECOMPRESSED, MAX_OCI_MANIFEST
+from .compression import Compression, sniff
+from .digest import Cancel, Digest, Extent, hash_extent
+from .errors import ArchiveFault, Issue, has_errors, issue
+from .image import ImageConfig, Manifest
+from .layers import Budget, LayerReading, LayerSource
+from .layout import Link, disk_errors, locked, run_folder
+from .ledger.events import verify_chain
+from .ledger.schema import layer_blobs
+from .store import Store, tag_query
+
+
+@dataclass(slots=True)
+class VerifyResult:
+    """What was found (`issues`), what was done about it (`repaired`, one sentence each), and how much was looked at.
+
+    `unreferenced` blobs belong to no tag of the ledger: refused loads, foreign tags, or what a crash left.
+    """
+
+    tags: int = 0
+    events: int = 0
+    blobs: int = 0
+    unreferenced: int = 0
+    unreferenced_bytes: int = 0
+    bytes_hashed: int = 0
+    issues: list[Issue] = field(default_factory=list)
+    repaired: list[str] = field(default_factory=list)
+
+    @property
+    def ok(self) -> bool:
+        """No error is left; warnings (a foreign tag) may be."""
+        return not has_errors(self.issues)
+
+
+@dataclass(slots=True)
+class _Found:
+    """Notes for the repair, and what the deep look needs."""
+
+    links: list[tuple[Any, list[Link]]] = field(default_factory=list)
+    stale: list[tuple[str, str]] = field(default_factory=list)
+    corrupt: dict[Digest, Issue] = field(default_factory=dict)
+    referenced: set[Digest] = field(default_factory=set)
+    layers: dict[Digest, tuple[Digest, str]] = field(default_factory=dict)
+    repairable: list[Issue] = field(default_factory=list)
+
+
+def verify_store(
+    store: Store, *, deep: bool = False, repair: bool = False, jobs: int | None = None, cancel: Cancel | None = None
+) -> VerifyResult:
+    """Verify a store; see the module. Raises `StoreError` when it cannot be read, `Cancelled`."""
+    cancel = cancel or Cancel()
+    result, found = VerifyResult(), _Found()
+    with locked(os.path.join(store.path, "locks", "sweep"), shared=True, cancel=cancel):
+        with store.ledger.read() as connection:
+            rows = connection.execute(tag_query()).all()
+            notes = connection.execute(select(layer_blobs)).all()
+            chain_issues, replayed, result.events = verify_chain(connection)
+        result.tags = len(rows)
+        result.issues += chain_issues
+        if not chain_issues:
+            result.issues += _compare_replay(rows, replayed)
+        for row in rows:
+            cancel.check()
+            result.issues += _check_tag(store, row, found)
+        result.issues += _foreign_tags(store, {(_path(row), row.tag) for row in rows})
+        for note in notes:
+            if store.layout.blob_size(Digest.parse(note.digest)) != note.size:
+                found.stale.append((note.diff_id, note.media_type))
+                stale = issue("map-stale", place="ledger", diff_id=note.diff_id, digest=note.digest)
+                result.issues.append(stale)
+                found.repairable.append(stale)
+        _check_blobs(store, result, found, deep, jobs, cancel)
+        if repair:
+            _repair(store, result, found)
+    return result
+
+
+def _path(row: Any) -> str:
+    return f"{row.organization}/{row.repository}"
+
+
+def _compare_replay(rows: Any, replayed: dict[str, str]) -> Iterator[Issue]:
+    actual = {f"{_path(row)}:{row.tag}": row.digest for row in rows}
+    for name in sorted(actual.keys() | replayed.keys()):
+        want, have = replayed.get(name, "nothing"), actual.get(name, "nothing")
+        if want != have:
+            yield issue("replay-differs", place="events", reference=name, expected=want, actual=have)
+
+
+def _check_tag(store: Store, row: Any, found: _Found) -> Iterator[Issue]:
+    path, digest = _path(row), Digest.parse(row.digest)
+    name = f"{path}:{row.tag}"
+    found.referenced.add(digest)
+    raw = store.layout.read_blob(digest, MAX_OCI_MANIFEST)
+    if raw is None:
+        yield issue("blob-missing", place=name, digest=digest, reference=name, source=row.archive)
+        return
+    if Digest.of(raw) != digest:
+        found.corrupt[digest] = issue("blob-corrupt", place=name, digest=digest, detail="the content has another digest")
+        return
+    try:
+        manifest = Manifest.parse(raw)
+    except ValueError as e:
+        yield issue("manifest-invalid", place=name, digest=digest, reference=name, detail=str(e))
+        return
+    yield from _check_descriptors(store, name, row, manifest, found)
+    if not row.link_pending:
+        yield from _check_links(store, name, row, manifest, found)
+
+
+def _check_descriptors(store: Store, name: str, row: Any, manifest: Manifest, found: _Found) -> Iterator[Issue]:
+    for descriptor in (manifest.config, *manifest.layers):
+        size = store.layout.blob_size(descriptor.digest)
+        found.referenced.add(descriptor.digest)
+        if size is None:
+            yield issue("blob-missing", place=name, digest=descriptor.digest, reference=name, source=row.archive)
+        elif size != descriptor.size:
+            detail = f"{size} bytes instead of {descriptor.size}"
+            found.corrupt[descriptor.digest] = issue("blob-corrupt", place=name, digest=descriptor.digest, detail=detail)
+    raw = store.layout.read_blob(manifest.config.digest, MAX_CONFIG)
+    if raw is None or Digest.of(raw) != manifest.config.digest:
+        return
+    try:
+        diff_ids = ImageConfig.parse(raw, "the config").diff_ids
+    except ArchiveFault as e:
+        yield issue("manifest-invalid", place=name, digest=manifest.digest, reference=name, detail=e.issue.message)
+        return
+    for descriptor, diff_id in zip(manifest.layers, diff_ids, strict=False):
+        found.layers[descriptor.digest] = (diff_id, name)
+
+
+def _check_links(store: Store, name: str, row: Any, manifest: Manifest, found: _Found) -> Iterator[Issue]:
+    served = store.layout.read_tag(_path(row), row.tag)
+    if served is not None and served != manifest.digest:
+        yield issue("foreign-overwrite", place=name, reference=name, actual=served, expected=manifest.digest)
+        return
+    wrong = []
+    for link in store.layout.links_of(_path(row), row.tag, manifest):
+        if store.layout.read_link(link.path) == link.digest:
+            continue
+        shown = os.path.relpath(link.path, store.path)
+        code = "link-invalid" if os.path.exists(link.path) else "link-missing"
+        fault = issue(code, place=name, path=shown, reference=name)
+        found.repairable.append(fault)
+        wrong.append(link)
+        yield fault
+    if wrong:
+        found.links.append((row, wrong))
+
+
+def _foreign_tags(store: Store, ours: set[tuple[str, str]]) -> Iterator[Issue]:
+    """Tags that the registry serves and the ledger does not know: something was pushed into the served store."""
+    for repository, tag, digest in store.layout.tags():
+        if (repository, tag) not in ours:
+            name = f"{repository}:{tag}"
+            if digest is None:
+                yield issue("link-invalid", place=name, path=f"the current link of {name}", reference=name)
+            else:
+                yield issue("foreign-tag", place=name, reference=name, digest=digest)
+
+
+def _check_blobs(store: Store, result: VerifyResult, found: _Found, deep: bool, jobs: int | None, cancel: Cancel) -> None:
+    def look(digest: Digest) -> tuple[Digest, int, Issue | None]:
+        cancel.check()
+        size = store.layout.blob_size(digest) or 0
+        return digest, size, _hash_blob(store, digest, size, found, cancel) if deep else None
+
+    with ThreadPoolExecutor(jobs or os.cpu_count() or 1) as pool:
+        for digest, size, fault in pool.map(look, store.layout.blobs()):
+            result.blobs += 1
+            result.bytes_hashed += size if deep else 0
+            if digest not in found.referenced:
+                result.unreferenced += 1
+                result.unreferenced_bytes += size
+            if fault is not None:
+                found.corrupt.setdefault(digest, fault)
+    result.issues += found.corrupt.values()
+
+
+def _hash_blob(store: Store, digest: Digest, size: int, found: _Found, cancel: Cancel) -> Issue | None:
+    """Hash one blob; a layer's content is decompressed in the same reading and held against its diff_id."""
+    path = store.layout.blob_path(digest)
+    with disk_errors("a blob cannot be read"):
+        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            extent = Extent(fd, 0, size)
+            diff_id, name = found.layers.get(digest, (None, ""))
+            if diff_id is None:
+                actual, content = hash_extent(extent, cancel), None
+            else:
+                layer = LayerSource(extent, sniff(extent.read(6)))
+                facts = layer.copy_to(None, Compression.NONE, LayerReading(Budget(MAX_DECOMPRESSED, size), cancel))
+                actual, content = facts.source_digest, facts.diff_id
+        except ArchiveFault as e:
+            return issue("blob-corrupt", place=name, digest=digest, detail=e.issue.message)
+        except EOFError:
+            return issue("blob-corrupt", place=path, digest=digest, detail="it ends early")
+        finally:
+            os.close(fd)
+    if actual != digest:
+        return issue("blob-corrupt", place=path, digest=digest, detail=f"its content is {actual}")
+    if content != diff_id:
+        return issue("blob-corrupt", place=name, digest=digest, detail=f"its layer is {content}, the config says {diff_id}")
+    return None
+
+
+def _repair(store: Store, result: VerifyResult, found: _Found) -> None:
+    for digest in found.corrupt:
+        folder = os.path.join(store.path, "quarantine")
+        with disk_errors("a damaged blob cannot be set aside"):
+            os.makedirs(folder, exist_ok=True)
+            os.replace(store.layout.blob_path(digest), os.path.join(folder, digest.hex))
+        result.repaired.append(f"{digest} was moved to quarantine/{digest.hex}")
+    with run_folder(store.tmp, f"verify-{os.getpid()}") as tmp, locked(os.path.join(store.path, "locks", "links")):
+        for row, links in found.links:
+            store.layout.write_links(links, tmp)
+            result.repaired.append(f"{len(links)} links of {_path(row)}:{row.tag} were written again")
+    gone = [str(digest) for digest in found.corrupt]
+    if found.stale or gone:
+        with store.ledger.write() as connection:
+            if found.stale:
+                keys = tuple_(layer_blobs.c.diff_id, layer_blobs.c.media_type)
+                connection.execute(delete(layer_blobs).where(keys.in_(found.stale)))
+            if gone:
+                connection.execute(delete(layer_blobs).where(layer_blobs.c.digest.in_(gone)))
+        result.repaired.append(f"{len(found.stale) + len(gone)} notes of layers were forgotten")
+    done = {id(each) for each in found.repairable}
+    result.issues = [each for each in result.issues if id(each) not in done]
