@@ -7,7 +7,8 @@ What this module guarantees:
 * an encoder's output depends on the input and on the library's version only, not on the number of threads: the input is cut
   into blocks of `CHUNK` bytes which are compressed independently, then joined in order.
 
-gzip is made of one member whose deflate blocks end with a sync flush, zstd of one frame a block: both are read by every client.
+gzip is made of one member a block, zstd of one frame a block: both formats are defined as any number of them (RFC 1952, 2.2;
+RFC 8878, 3), and every client reads them so.
 Measured on two cores: isal level 1 reaches 380 MB/s a core at nearly the ratio of zlib level 6.
 """
 
@@ -16,7 +17,6 @@ from __future__ import annotations
 import bz2
 import enum
 import lzma
-import struct
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import Executor, Future
@@ -229,15 +229,13 @@ def _decompress_zstd(chunks: Iterable[bytes]) -> Iterator[bytes]:
         yield piece
 
 
-def _gzip_block(chunk: bytes, last: bool) -> bytes:
-    deflate = isal_zlib.compressobj(1, isal_zlib.DEFLATED, -15)
-    head: bytes = deflate.compress(chunk)
-    tail: bytes = deflate.flush(isal_zlib.Z_FINISH if last else isal_zlib.Z_SYNC_FLUSH)
-    return head + tail
+def _gzip_block(chunk: bytes) -> bytes:
+    # Stateless on purpose: isal's streaming compressor gives now and then another output for the same input.
+    member: bytes = isal_zlib.compress(chunk, 1, wbits=31)
+    return member
 
 
-def _zstd_block(chunk: bytes, last: bool) -> bytes:
-    del last  # a frame ends by itself
+def _zstd_block(chunk: bytes) -> bytes:
     return zstandard.ZstdCompressor(level=1, write_checksum=True).compress(chunk)
 
 
@@ -250,20 +248,15 @@ def compress(kind: Compression, chunks: Iterable[bytes], pool: Executor | None, 
         yield from chunks
         return
     block = {Compression.GZIP: _gzip_block, Compression.ZSTD: _zstd_block}[kind]
-    crc = size = 0
+    empty = True
     pending: deque[Future[bytes]] = deque()
-    if kind is Compression.GZIP:
-        # No time, no name, operating system unknown: the same input gives the same bytes.
-        yield b"\x1f\x8b\x08\0\0\0\0\0\0\xff"
     try:
-        for chunk, last in _with_last(chunks):
-            if kind is Compression.GZIP:
-                crc = isal_zlib.crc32(chunk, crc)
-                size += len(chunk)
-            if pool is None or (last and not pending):
-                yield block(chunk, last)
+        for chunk in chunks:
+            empty = False
+            if pool is None or (len(chunk) < CHUNK and not pending):
+                yield block(chunk)
                 continue
-            pending.append(pool.submit(block, chunk, last))
+            pending.append(pool.submit(block, chunk))
             if len(pending) >= ahead:
                 yield pending.popleft().result()
         while pending:
@@ -271,18 +264,8 @@ def compress(kind: Compression, chunks: Iterable[bytes], pool: Executor | None, 
     finally:
         for future in pending:
             future.cancel()
-    if kind is Compression.GZIP:
-        yield struct.pack("<LL", crc, size & 0xFFFFFFFF)
-
-
-def _with_last(chunks: Iterable[bytes]) -> Iterator[tuple[bytes, bool]]:
-    """Each chunk with whether it is the last one; one empty chunk when there is none."""
-    before: bytes | None = None
-    for chunk in chunks:
-        if before is not None:
-            yield before, False
-        before = chunk
-    yield before or b"", True
+    if empty:
+        yield block(b"")
 
 
 def reblock(pieces: Iterable[bytes]) -> Iterator[bytes]:
