@@ -14,8 +14,8 @@ if TYPE_CHECKING:
     from .batch import BatchOptions, check_archives, import_archives
     from .digest import Cancel
     from .errors import Issue, Severity, StoreError, SwrbatchError, UsageError
-    from .results import RunResult
     from .store import Store
+    from .tables import RunResult
 
 __version__ = "0.1.0"
 
@@ -38,7 +38,7 @@ _HOMES = {
     "BatchOptions": "batch",
     "Cancel": "digest",
     "Issue": "errors",
-    "RunResult": "results",
+    "RunResult": "tables",
     "Severity": "errors",
     "Store": "store",
     "StoreError": "errors",

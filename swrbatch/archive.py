@@ -30,10 +30,13 @@ from typing import Final
 from .compression import Compression, CorruptData, decompress, sniff
 from .digest import CHUNK, Cancel, Digest, Extent
 from .errors import ArchiveFault, StoreError, fault, printable
+from .sizes import format_size
 
 BLOCK: Final = 512
 MAX_MEMBERS: Final = 100_000
 MAX_EXTENDED_HEADERS: Final = 1 << 20
+MAX_NAMES: Final = 16 << 20
+"""Characters of all names and link targets together: they are what stays in memory of an archive."""
 MAX_LINK_DEPTH: Final = 16
 MAX_DECOMPRESSED: Final = 64 << 30
 MAX_MANIFEST: Final = 20 << 20
@@ -93,8 +96,8 @@ class ArchiveIndex:
     def extent(self, member: Member) -> Extent:
         return Extent(self.fd, member.offset, member.size)
 
-    def resolve(self, name: str, *, missing: str, place: str) -> Member:
-        """The regular file that `name` stands for, links followed.
+    def resolve(self, name: str, *, missing: str, place: str, used: set[str] | None = None) -> Member:
+        """The regular file that `name` stands for, links followed; the names met on the way are added to `used`.
 
         Raises the issue `missing`, path-escape, link-dangling, link-cycle, link-escape or member-not-regular.
         """
@@ -104,9 +107,13 @@ class ArchiveIndex:
         member = self.members.get(cleaned)
         if member is None:
             raise fault(missing, place=place, name=name)
-        for _ in range(MAX_LINK_DEPTH):
+        for depth in range(MAX_LINK_DEPTH + 1):
+            if used is not None:
+                used.add(member.name)
             if member.kind == "file":
                 return member
+            if depth == MAX_LINK_DEPTH:
+                break
             if member.kind not in ("hard link", "symbolic link"):
                 raise fault("member-not-regular", place=place, name=member.name, kind=member.kind)
             base = posixpath.dirname(member.name) if member.kind == "symbolic link" else ""
@@ -117,14 +124,13 @@ class ArchiveIndex:
             if after is None:
                 raise fault("link-dangling", place=place, name=member.name, target=target)
             member = after
-        if member.kind == "file":
-            return member
         raise fault("link-cycle", place=place, name=name, limit=MAX_LINK_DEPTH)
 
-    def read_bounded(self, member: Member, limit: int, name: str) -> bytes:
-        """All bytes of a small member; raises metadata-too-large before reading a large one."""
+    def read_bounded(self, member: Member, limit: int, name: str, *, place: str | None = None) -> bytes:
+        """All bytes of a small member, called `name`; raises metadata-too-large, at `place`, before reading a large one."""
         if member.size > limit:
-            raise fault("metadata-too-large", place=name, name=name, size=f"{member.size} bytes", limit=f"{limit} bytes")
+            size = format_size(member.size, beside=limit)
+            raise fault("metadata-too-large", place=place or name, name=name, size=size, limit=format_size(limit))
         return self.extent(member).read()
 
 
@@ -168,9 +174,12 @@ def open_archive(
     Raises an `ArchiveFault` with the issue when the file is no readable tar, `StoreError` when the spool's disk is full.
     """
     try:
-        fd = os.dup(0) if path == "-" else os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-    except OSError as e:
-        raise fault("archive-unreadable", detail=e.strerror or str(e)) from e
+        # Opening a FIFO waits for its writer, deaf to an interrupt; not waiting, `_Spool` does so with an ear open.
+        fd = os.dup(0) if path == "-" else os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+        if path != "-":
+            os.set_blocking(fd, True)
+    except (OSError, ValueError) as e:
+        raise fault("archive-unreadable", detail=_reason(e)) from e
     with contextlib.ExitStack() as stack:
         stack.callback(os.close, fd)
         status = os.fstat(fd)
@@ -188,6 +197,12 @@ def open_archive(
                 yield stack.enter_context(_index_spooled(path, fd, size, spool_dir, max_decompressed, hash_file, cancel))
         except EOFError as e:
             raise fault("archive-truncated", detail="a member ends after the end of the file") from e
+        except OSError as e:  # the store's and the spool's own errors are `StoreError` by now
+            raise fault("archive-unreadable", detail=_reason(e)) from e
+
+
+def _reason(e: Exception) -> str:
+    return (e.strerror if isinstance(e, OSError) else None) or str(e)
 
 
 def _index_plain(path: str, fd: int, size: int, hash_file: bool, cancel: Cancel) -> ArchiveIndex:
@@ -218,6 +233,8 @@ def _index_spooled(
     except BaseException:
         os.close(spool.fd)
         raise
+    finally:
+        spool.stop()
     return index
 
 
@@ -247,7 +264,7 @@ class _Spool:
     """A compressed or piped archive, decompressed into a nameless file as far as it is asked for."""
 
     def __init__(self, fd: int, folder: str | None, size: int, limit: int, hash_file: bool, cancel: Cancel) -> None:
-        self._folder = folder or tempfile.gettempdir()
+        self._folder = folder or _temporary_folder()
         self._limit = limit
         self._next_check = 0
         self._sha = hashlib.sha256() if hash_file else None
@@ -259,19 +276,27 @@ class _Spool:
             raise fault("archive-empty")
         self.compression = sniff(head)
         self._check_space(size)
-        try:
-            self.fd = os.open(self._folder, os.O_TMPFILE | os.O_RDWR | os.O_CLOEXEC, 0o600)
-        except OSError:
-            self.fd, name = tempfile.mkstemp(prefix="swrbatch-spool-", dir=self._folder)
-            os.unlink(name)
+        self.fd = self._open()
         self._pieces = decompress(self.compression, _chain(head, source), padded=True)
         self._ended = False
 
+    def _open(self) -> int:
+        try:
+            with contextlib.suppress(OSError):  # not every file system has files without a name
+                return os.open(self._folder, os.O_TMPFILE | os.O_RDWR | os.O_CLOEXEC, 0o600)
+            fd, name = tempfile.mkstemp(prefix="swrbatch-spool-", dir=self._folder)
+            os.unlink(name)
+            return fd
+        except OSError as e:
+            raise StoreError(f"the spool in {self._folder} cannot be made: {e.strerror}") from e
+
     def _source(self, fd: int, cancel: Cancel) -> Iterator[bytes]:
+        ready = select.poll()
+        ready.register(fd, select.POLLIN)
         while True:
             cancel.check()
             # A pipe may stay silent for long: ask before reading, so that an interrupt is heard.
-            while not select.select([fd], [], [], 0.2)[0]:
+            while not ready.poll(200):
                 cancel.check()
             data = os.read(fd, 256 << 10)
             if not data:
@@ -282,10 +307,13 @@ class _Spool:
             yield data
 
     def _check_space(self, more: int) -> None:
-        free = shutil.disk_usage(self._folder).free
+        try:
+            free = shutil.disk_usage(self._folder).free
+        except OSError as e:
+            raise StoreError(f"the folder of the spool {self._folder} cannot be used: {e.strerror}") from e
         if free < more:
             raise StoreError(
-                f"no space for the spool in {self._folder}: {more} bytes needed at least, {free} free; "
+                f"no space for the spool in {self._folder}: {format_size(more)} needed at least, {format_size(free)} free; "
                 "free some space or set another folder (TMPDIR for check, the store's own for import)"
             )
 
@@ -299,7 +327,7 @@ class _Spool:
             self._ended = True
             return False
         if self.size + len(piece) > self._limit:
-            raise fault("decompressed-too-large", limit=f"{self._limit} bytes")
+            raise fault("decompressed-too-large", limit=format_size(self._limit))
         if piece != _ZEROS[: len(piece)]:
             self._write(piece)
         self.size += len(piece)
@@ -318,7 +346,9 @@ class _Spool:
 
     def read(self, offset: int, size: int) -> bytes:
         self.has(offset + size)
-        return os.pread(self.fd, max(0, min(size, self.size - offset)), offset)
+        want = max(0, min(size, self.size - offset))
+        # The file ends before the zeros that were skipped last.
+        return os.pread(self.fd, want, offset).ljust(want, b"\0")
 
     def has(self, end: int) -> bool:
         while self.size < end and not self._ended and self._pump():
@@ -333,8 +363,19 @@ class _Spool:
             pass
         os.ftruncate(self.fd, self.size)
 
+    def stop(self) -> None:
+        """Let go of the decoder and its window."""
+        self._pieces.close()
+
     def sha256(self) -> Digest | None:
         return Digest(self._sha.hexdigest()) if self._sha is not None else None
+
+
+def _temporary_folder() -> str:
+    try:
+        return tempfile.gettempdir()
+    except OSError as e:
+        raise StoreError(f"there is no folder for the spool; set TMPDIR to one that can be written: {e.strerror}") from e
 
 
 def _chain(head: bytes, rest: Iterator[bytes]) -> Iterator[bytes]:
@@ -344,8 +385,7 @@ def _chain(head: bytes, rest: Iterator[bytes]) -> Iterator[bytes]:
 
 def _read_members(index: ArchiveIndex, source: _Plain | _Spool, cancel: Cancel) -> None:
     """Fill `index.members`; stops at the end marker and reads nothing behind it."""
-    offset = 0
-    count = 0
+    offset = count = names = 0
     extended = _Extended()
     while True:
         header = source.read(offset, BLOCK)
@@ -387,6 +427,15 @@ def _read_members(index: ArchiveIndex, source: _Plain | _Spool, cancel: Cancel) 
             size = 0
         if not source.has(data + size):
             raise fault("archive-truncated", place=name, detail=f"{printable(name)} ends after the end of the file")
+        names += len(name) + len(target)
+        if names > MAX_NAMES:
+            raise fault(
+                "metadata-too-large",
+                place=f"offset {offset}",
+                name="the list of its members' names",
+                size=format_size(names, beside=MAX_NAMES),
+                limit=format_size(MAX_NAMES),
+            )
         cleaned = clean_name(name)
         if cleaned is not None and not posixpath.basename(cleaned).startswith("._"):
             _add(index, Member(cleaned, kind, data, size, target))
@@ -412,7 +461,7 @@ class _Extended:
     def take(self, flag: bytes, size: int, source: _Plain | _Spool, data: int, offset: int) -> None:
         self._bytes += size + BLOCK
         if self._bytes > MAX_EXTENDED_HEADERS:
-            raise fault("header-too-large", place=f"offset {offset}", limit=f"{MAX_EXTENDED_HEADERS} bytes")
+            raise fault("header-too-large", place=f"offset {offset}", limit=format_size(MAX_EXTENDED_HEADERS))
         raw = source.read(data, size)
         if len(raw) < size:
             raise fault("archive-truncated", place=f"offset {offset}", detail="an extended header is cut short")

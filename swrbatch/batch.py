@@ -26,9 +26,9 @@ from typing import Any, Final, Literal
 
 from .compression import Compression
 from .digest import Cancel
-from .errors import Cancelled, ExitCode, Issue, StoreError, SwrbatchError, UsageError, codes_of, has_errors, issue
-from .ledger.loads import Decision, LoadRules, OnConflict, Status
-from .policy import Limits, Naming, limits_for, upload_seq
+from .errors import Cancelled, ExitCode, Issue, StoreError, SwrbatchError, UsageError, codes_of, has_errors, issue, printable
+from .ledger.loads import Decision, LoadRules, LoadState, OnConflict, Status
+from .policy import Limits, Naming, is_registry, limits_for, upload_seq
 from .prepare import Prepared, PreparedImage, Progress, Rules, Workshop, prepare
 from .rename import Rename, load_rename
 from .results import (
@@ -38,18 +38,30 @@ from .results import (
     IssueRow,
     LayerRow,
     Millis,
-    RunResult,
     RunRow,
     issue_row,
 )
 from .sizes import format_size
 from .staging import Staging
-from .store import DEFAULT_ACCOUNT, Attempt, LoadResult, Store, current_actor, initial_settings, now_ms
+from .store import (
+    DEFAULT_ACCOUNT,
+    Attempt,
+    LoadResult,
+    Store,
+    current_actor,
+    initial_settings,
+    judge_attempt,
+    now_ms,
+    with_refusals,
+)
+from .tables import RunResult, write_report
 
-GROUP: Final = 64
+GROUP: Final = 128
 """Archives committed together at most."""
 AHEAD: Final = 2 * GROUP
-"""Archives read ahead of the one to be committed next."""
+"""Archives read ahead of the one to be committed next, at most."""
+AHEAD_BYTES: Final = 8 << 30
+"""Bytes of their files: what is read ahead lies staged on the store's disk."""
 
 CompressionOption = Literal["auto", "gzip", "zstd", "none"]
 
@@ -59,7 +71,7 @@ class BatchOptions:
     """The options of a check or an import; the defaults are those of the command line.
 
     `limits` None takes the profile's. `registry`: the host of a new store, or the one that every name must have. `jobs` None:
-    as many as there are processors.
+    as many as there are processors. `against_new_store`: a check without a store finds what a new one would refuse.
     """
 
     profile: str = "page"
@@ -77,6 +89,7 @@ class BatchOptions:
     user: str | None = None
     account: str | None = None
     report: str | None = None
+    against_new_store: bool = False
 
 
 def check_archives(
@@ -141,6 +154,9 @@ def batch_options(
             raise UsageError(f"{name} {value!r}: it is one of {', '.join(allowed)}")
     if chosen.jobs is not None and chosen.jobs < 1:
         raise UsageError(f"jobs {chosen.jobs}: at least 1")
+    if chosen.registry is not None and not is_registry(chosen.registry):
+        raise UsageError(f"registry {printable(chosen.registry)}: it is no host[:port]")
+    current_actor(chosen.account or DEFAULT_ACCOUNT, chosen.user)
     return chosen
 
 
@@ -191,6 +207,7 @@ class _Batch:
         self.actor = current_actor(options.account or settings.get("account") or DEFAULT_ACCOUNT, options.user)
         defaults = initial_settings(registry=options.registry, account=self.actor.account)
         self.rules = LoadRules(on_conflict=options.on_conflict, create_org=options.create_org, defaults=defaults)
+        self.planned = LoadState(settings=dict(defaults))
         self.seen: dict[str, tuple[str, str, bool]] = {}
         self.archives: list[ArchiveRow] = []
         self.images: list[ImageRow] = []
@@ -221,8 +238,6 @@ class _Batch:
             failure = e
         result = self._result(failure)
         if self.options.report is not None:
-            from .tables import write_report
-
             try:
                 write_report(self.options.report, result)
             except StoreError as e:
@@ -243,6 +258,7 @@ class _Batch:
             rules=Rules(
                 limits=self.limits,
                 naming=self.options.naming,
+                registry=self.options.registry if self.store is None else None,
                 organization=self.options.organization,
                 rename=self.options.rename,
                 hash_archives=self.options.hash_archives,
@@ -254,7 +270,6 @@ class _Batch:
             spool_dir=self.tmp or None,
             store=self.store,
             staging=self.staging,
-            refused=self._refused if self.staging is not None else None,
             progress=self.progress,
         )
         if self.progress is not None:
@@ -270,8 +285,14 @@ class _Batch:
         rest = iter(enumerate(self.names))
         largest = 1 if self.options.fail_fast else GROUP
 
+        ahead = 0
+
         def fill() -> None:
-            while len(queue) < (1 if self.options.fail_fast else AHEAD) and (item := next(rest, None)) is not None:
+            nonlocal ahead
+            while len(queue) < (1 if self.options.fail_fast else AHEAD) and (not queue or ahead < AHEAD_BYTES):
+                if (item := next(rest, None)) is None:
+                    return
+                ahead += _size(item[1])
                 queue.append((item[0], pool.submit(prepare, item[1], item[0], shop)))
 
         fill()
@@ -280,6 +301,7 @@ class _Batch:
             while queue and len(group) < largest and (not group or queue[0][1].done()):
                 position, future = queue.popleft()
                 group.append((position, self._wait(future)))
+                ahead -= _size(self.names[position])
             fill()
             yield group
 
@@ -291,11 +313,6 @@ class _Batch:
             except FutureTimeout:
                 continue
 
-    def _refused(self, attempt: Attempt) -> bool:
-        assert self.store is not None
-        (decisions,) = self.store.judge([attempt], self.actor, self.rules)
-        return any(decision.status == "rejected" for decision in decisions)
-
     # --- committing --------------------------------------------------------------------------------------------------
 
     def _commit(self, group: list[tuple[int, Prepared]]) -> None:
@@ -306,14 +323,17 @@ class _Batch:
                 shared = tuple(found for found in prepared.issues if found.is_error)
                 image.attempt = replace(image.attempt, issues=(*image.attempt.issues, *shared, *extra))
         attempts = [a for _, prepared in group for a in (_attempts(prepared))]
-        if self.store is None:
-            results = [LoadResult(tuple(_verdict(a) for _ in a.references)) for a in attempts]
+        if self.store is None and not self.options.against_new_store:
+            results = [LoadResult(a, tuple(_verdict(a) for _ in a.references)) for a in attempts]
+        elif self.store is None:
+            judged = [judge_attempt(attempt, self.planned, self.actor, self.rules) for attempt in attempts]
+            results = [with_refusals(LoadResult(a, tuple(map(_as_check, d)))) for a, d in zip(attempts, judged, strict=True)]
         elif self.load:
             results = self.store.load(attempts, self.actor, self.rules, self.run_id, self.tmp)
         else:
-            judged = self.store.judge(attempts, self.actor, self.rules)
-            results = [LoadResult(tuple(_as_check(d) for d in decisions)) for decisions in judged]
-        outcomes = iter(zip(attempts, results, strict=True))
+            judged = self.store.judge(attempts, self.actor, self.rules, self.planned)
+            results = [with_refusals(LoadResult(a, tuple(map(_as_check, d)))) for a, d in zip(attempts, judged, strict=True)]
+        outcomes = iter(results)
         for position, prepared in group:
             self._report(position, prepared, [next(outcomes) for _ in _attempts(prepared)])
         if self.staging is not None:
@@ -340,22 +360,17 @@ class _Batch:
 
     # --- rows --------------------------------------------------------------------------------------------------------
 
-    def _report(self, position: int, prepared: Prepared, outcomes: list[tuple[Attempt, LoadResult]]) -> None:
-        own = [found for found in prepared.issues if not (found.is_error and prepared.images)]
+    def _report(self, position: int, prepared: Prepared, results: list[LoadResult]) -> None:
         issues = [*prepared.issues]
         statuses: list[str] = []
-        for image, (attempt, result) in zip(prepared.images, outcomes, strict=False):
-            extra = [
-                found.at(archive=prepared.name, image_index=image.image.index) for d in result.decisions for found in d.issues
-            ]
-            mine = [found for found in attempt.issues if found not in prepared.issues]
-            issues += [*mine, *extra]
-            rows = self._image_rows(image, attempt, result, [*attempt.issues, *extra])
+        for image, result in zip(prepared.images, results, strict=False):
+            # An archive's own errors refuse each of its images, but stand in the report once.
+            issues += [found for found in result.attempt.issues if found not in prepared.issues]
+            rows = self._image_rows(image, result)
             statuses += [row.status for row in rows]
             self.images += rows
-            self._layer_rows(image, attempt)
-        del own
-        for _, result in outcomes:
+            self._layer_rows(image)
+        for result in results:
             self.events += [self._event_row(row) for row in result.events]
         self.issues += [issue_row(found, self.run_id) for found in issues]
         self.archives.append(
@@ -376,7 +391,8 @@ class _Batch:
             )
         )
 
-    def _image_rows(self, prepared: PreparedImage, attempt: Attempt, result: LoadResult, issues: list[Issue]) -> list[ImageRow]:
+    def _image_rows(self, prepared: PreparedImage, result: LoadResult) -> list[ImageRow]:
+        attempt = result.attempt
         config, manifest, record = prepared.image.config, attempt.manifest, attempt.record
         reused = sum({t.digest: t.size for t in prepared.taken if t.reused}.values())
         known = bool(prepared.taken) or (config is not None and not config.diff_ids)
@@ -397,7 +413,7 @@ class _Batch:
             "uncompressed_bytes": record.uncompressed_bytes if record and known else None,
             "stored_bytes": record.stored_bytes if record and built else None,
             "reused_bytes": reused if built else None,
-            "issue_codes": tuple(codes_of(issues)),
+            "issue_codes": tuple(codes_of(attempt.issues)),
         }
         decisions = iter(zip(attempt.references, result.decisions, strict=True))
         rows = []
@@ -418,11 +434,13 @@ class _Batch:
             )
             if decision.status in ("loaded", "overwritten"):
                 for taken in prepared.taken:
-                    if not taken.reused:
+                    # Whichever archive of the run staged it: it came with this run.
+                    if taken.staged is not None or not taken.reused:
                         self.stored[str(taken.digest)] = taken.size
         return rows
 
-    def _layer_rows(self, prepared: PreparedImage, attempt: Attempt) -> None:
+    def _layer_rows(self, prepared: PreparedImage) -> None:
+        attempt = prepared.attempt
         config = prepared.image.config
         steps = config.created_by() if config else []
         for position, taken in enumerate(prepared.taken):

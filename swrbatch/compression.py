@@ -3,7 +3,8 @@
 What this module guarantees:
 
 * a decoder never yields more than `CHUNK` bytes at a time and never holds more than one window (128 MiB at most, the largest
-  that `zstd --ultra` writes), however small the input;
+  that `zstd --ultra` writes), however small the input; of those over 8 MiB, which only the highest levels write, a process has
+  one at a time, however many threads decompress;
 * an encoder's output depends on the input and on the library's version only, not on the number of threads: the input is cut
   into blocks of `CHUNK` bytes which are compressed independently, then joined in order.
 
@@ -17,6 +18,7 @@ from __future__ import annotations
 import bz2
 import enum
 import lzma
+import threading
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import Executor, Future
@@ -26,6 +28,7 @@ import zstandard
 from isal import isal_zlib
 
 from .digest import CHUNK
+from .sizes import format_size
 
 _DECODE_ERRORS: Any = (
     OSError,
@@ -36,7 +39,10 @@ _DECODE_ERRORS: Any = (
     isal_zlib.error,
 )
 _WINDOW = 128 << 20
+_COMMON_WINDOW = 8 << 20
+_XZ_OVERHEAD = 1 << 20
 _INPUT = 64 << 10
+_TOO_WIDE = f"its window is larger than {format_size(_WINDOW)}; it may be whole: compress it again with a smaller one"
 
 
 class Compression(enum.StrEnum):
@@ -61,24 +67,50 @@ def sniff(head: bytes) -> Compression:
         return Compression.ZSTD
     if head[:6] == b"\xfd7zXZ\x00":
         return Compression.XZ
-    if head[:3] == b"BZh" and head[3:4].isdigit():
+    if head[:3] == b"BZh" and head[3:4].isdigit() and head[4:6] in (b"\x31\x41", b"\x17\x72"):
         return Compression.BZIP2
     return Compression.NONE
 
 
-def decompress(kind: Compression, chunks: Iterable[bytes], *, padded: bool = False) -> Iterator[bytes]:
-    """The content of compressed `chunks` in pieces of at most `CHUNK` bytes.
+def decompress(kind: Compression, chunks: Iterable[bytes], *, padded: bool = False) -> Generator[bytes, None, None]:
+    """The content of compressed `chunks` in pieces of at most `CHUNK` bytes (of `none`: the chunks as they are).
+
+    Who does not read to the end must close it: it holds the decoder's window, and maybe the turn of a large one.
 
     Several members, frames or streams one after another are one content. `padded` allows zero bytes after the last one, as
     tapes and some uploaders leave them; a layer must not have them, since registry clients refuse to read it.
 
     Raises CorruptData for damaged, truncated or unknown data.
     """
-    if kind is Compression.NONE:
-        return iter(chunks)
-    if kind is Compression.ZSTD:
-        return _decompress_zstd(chunks)
-    return _decompress_members(_DECODERS[kind], chunks, padded)
+    turn = _Turn()
+    try:
+        if kind is Compression.NONE:
+            yield from chunks
+        elif kind is Compression.ZSTD:
+            yield from _decompress_zstd(chunks, turn)
+        else:
+            yield from _decompress_members(lambda: _DECODERS[kind](turn), chunks, padded)
+    finally:
+        turn.end()
+
+
+class _Turn:
+    """The right to one large window; taken when a stream turns out to need it, kept to the stream's end."""
+
+    _gate = threading.Lock()
+
+    def __init__(self) -> None:
+        self._mine = False
+
+    def take(self) -> None:
+        if not self._mine:
+            self._gate.acquire()
+            self._mine = True
+
+    def end(self) -> None:
+        if self._mine:
+            self._mine = False
+            self._gate.release()
 
 
 class _Decoder(Protocol):
@@ -114,10 +146,52 @@ class _Gzip:
         return bytes(self._inner.decompress(tail + data if tail else data, max_length))
 
 
-_DECODERS: dict[Compression, Callable[[], _Decoder]] = {
-    Compression.GZIP: _Gzip,
-    Compression.XZ: lambda: lzma.LZMADecompressor(memlimit=_WINDOW),
-    Compression.BZIP2: bz2.BZ2Decompressor,
+class _Xz:
+    """lzma's decoder; it starts with a common window, and again with a large one when that is too small."""
+
+    def __init__(self, turn: _Turn) -> None:
+        self._turn = turn
+        self._inner = lzma.LZMADecompressor(lzma.FORMAT_XZ, memlimit=_COMMON_WINDOW + _XZ_OVERHEAD)
+        self._start: bytes | None = b""
+
+    @property
+    def eof(self) -> bool:
+        return self._inner.eof
+
+    @property
+    def unused_data(self) -> bytes:
+        return self._inner.unused_data
+
+    @property
+    def needs_input(self) -> bool:
+        return self._inner.needs_input
+
+    def decompress(self, data: bytes, max_length: int = -1) -> bytes:
+        if self._start is None:
+            return self._inner.decompress(data, max_length)
+        self._start += data
+        try:
+            piece = self._inner.decompress(data, max_length)
+        except lzma.LZMAError as e:
+            if not _lacks_memory(e):
+                raise
+            self._turn.take()
+            self._inner = lzma.LZMADecompressor(lzma.FORMAT_XZ, memlimit=_WINDOW + _XZ_OVERHEAD)
+            piece, self._start = self._inner.decompress(self._start, max_length), None
+        if piece:
+            self._start = None
+        return piece
+
+
+def _lacks_memory(e: BaseException) -> bool:
+    # liblzma's and libzstd's words for a window over the limit that was set.
+    return isinstance(e, MemoryError) or "Memory usage limit" in str(e) or "too much memory" in str(e)
+
+
+_DECODERS: dict[Compression, Callable[[_Turn], _Decoder]] = {
+    Compression.GZIP: lambda turn: _Gzip(),
+    Compression.XZ: _Xz,
+    Compression.BZIP2: lambda turn: bz2.BZ2Decompressor(),
 }
 
 
@@ -144,12 +218,16 @@ def _decompress_members(new: Callable[[], _Decoder], chunks: Iterable[bytes], pa
                         if not piece and not decoder.eof:
                             break
                 except _DECODE_ERRORS as e:
-                    raise CorruptData(str(e) or type(e).__name__) from e
+                    raise _corrupt(e) from e
                 data = b""
                 if decoder.eof:
                     data, decoder, seen = decoder.unused_data, None, True
     if decoder is not None or not seen:
         raise CorruptData("the compressed data ends early")
+
+
+def _corrupt(e: Exception) -> CorruptData:
+    return CorruptData(_TOO_WIDE if _lacks_memory(e) else str(e) or type(e).__name__)
 
 
 class _Reader:
@@ -166,10 +244,11 @@ class _Reader:
         return data
 
 
-def _zstd_frames() -> Generator[int, bytes, None]:
+def _zstd_frames(turn: _Turn) -> Generator[int, bytes, None]:
     """Walks the frames of a zstd stream without decompressing: yields how many bytes it wants (sent back), or skips (< 0).
 
-    Source: RFC 8878, 3.1. It is at a frame's border whenever it asks for the 4 bytes of a magic number.
+    Source: RFC 8878, 3.1. It is at a frame's border whenever it asks for the 4 bytes of a magic number. Takes its turn when a
+    frame needs a large window; CorruptData when it needs too large a one.
     """
     while True:
         magic = yield 4
@@ -179,7 +258,18 @@ def _zstd_frames() -> Generator[int, bytes, None]:
         flags = (yield 1)[0]
         single_segment = bool(flags & 0x20)
         content_size = (1 if single_segment else 0, 2, 4, 8)[flags >> 6]
-        yield -((not single_segment) + (0, 1, 2, 4)[flags & 3] + content_size)
+        dictionary = (0, 1, 2, 4)[flags & 3]
+        if single_segment:
+            yield -dictionary
+            window = int.from_bytes((yield content_size), "little")
+        else:
+            exponent, mantissa = divmod((yield 1)[0], 8)
+            window = (8 + mantissa) << exponent + 7
+            yield -(dictionary + content_size)
+        if window > _WINDOW:
+            raise CorruptData(_TOO_WIDE)
+        if window > _COMMON_WINDOW:
+            turn.take()
         last = False
         while not last:
             header = int.from_bytes((yield 3), "little")
@@ -189,12 +279,12 @@ def _zstd_frames() -> Generator[int, bytes, None]:
         yield -(4 if flags & 4 else 0)
 
 
-def _checked_frames(chunks: Iterable[bytes]) -> Iterator[bytes]:
+def _checked_frames(chunks: Iterable[bytes], turn: _Turn) -> Iterator[bytes]:
     """Pass zstd data on; CorruptData at its end when a frame is cut short, which zstandard would not tell."""
-    walk = _zstd_frames()
+    walk = _zstd_frames(turn)
     want = next(walk)
     held = b""
-    border = True
+    border = False
     for chunk in chunks:
         at = 0
         while at < len(chunk):
@@ -215,15 +305,15 @@ def _checked_frames(chunks: Iterable[bytes]) -> Iterator[bytes]:
         raise CorruptData("the compressed data ends early")
 
 
-def _decompress_zstd(chunks: Iterable[bytes]) -> Iterator[bytes]:
+def _decompress_zstd(chunks: Iterable[bytes], turn: _Turn) -> Iterator[bytes]:
     reader = zstandard.ZstdDecompressor(max_window_size=_WINDOW).stream_reader(
-        cast(IO[bytes], _Reader(_checked_frames(chunks))), read_size=_INPUT, read_across_frames=True
+        cast(IO[bytes], _Reader(_checked_frames(chunks, turn))), read_size=_INPUT, read_across_frames=True
     )
     while True:
         try:
             piece = reader.read(CHUNK)
         except (zstandard.ZstdError, MemoryError) as e:
-            raise CorruptData(str(e)) from e
+            raise _corrupt(e) from e
         if not piece:
             return
         yield piece

@@ -105,11 +105,12 @@ class Issue:
     def remedy(self, lang: Lang = "en") -> str:
         return self.way_out_zh if lang == "zh" else self.way_out
 
-    def at(self, *, archive: str | None = None, image_index: int | None = None) -> Issue:
-        """The same issue with its archive or its image filled in."""
+    def at(self, *, archive: str | None = None, place: str | None = None, image_index: int | None = None) -> Issue:
+        """The same issue with its archive, its place or its image filled in."""
         return replace(
             self,
             archive=self.archive if archive is None else archive,
+            place=self.place if place is None else place,
             image_index=self.image_index if image_index is None else image_index,
         )
 
@@ -281,8 +282,8 @@ CODES: Mapping[str, Code] = MappingProxyType(
              "{reference}的镜像名称{repository}不合法：{detail}", _NAME, _NAME_ZH),
             ("tag-invalid", "9.3.3", "4000028", "the tag {tag} of {reference} breaks the naming rule: {detail}",
              "{reference}的版本名称{tag}不合法：{detail}", _NAME, _NAME_ZH),
-            ("registry-mismatch", "4.1", "4000029", "{reference} is for another registry; this store is {registry}",
-             "{reference}属于其他镜像仓库；本仓库的地址为{registry}",
+            ("registry-mismatch", "4.1", "4000029", "{reference} is not of the registry {registry}",
+             "{reference}不属于镜像仓库{registry}",
              "Import it into the store of that registry, or rename on import with --retag.", "请导入到对应镜像仓库地址的仓库，或导入时用 --retag 改名。"),
             ("organization-mismatch", "4.1", "4000029", "{reference} is not in the organization {organization} (--org)",
              "{reference}不在组织{organization}中（--org）", "Import without --org, or rename on import with --retag.",

@@ -8,13 +8,15 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 from typing import Any, Final
 
 from .compression import Compression
 from .digest import Digest
-from .errors import fault
+from .errors import ArchiveFault, fault
+from .sizes import format_size
 
 DOCKER_MANIFEST: Final = "application/vnd.docker.distribution.manifest.v2+json"
 DOCKER_MANIFEST_LIST: Final = "application/vnd.docker.distribution.manifest.list.v2+json"
@@ -40,48 +42,75 @@ _LAYER_COMPRESSION: Final[Mapping[str, Compression]] = {
 
 MAX_JSON_DEPTH: Final = 64
 MAX_JSON_TOKENS: Final = 400_000
+MAX_JSON_UNICODE: Final = 8 << 20
+"""Bytes of JSON that may hold characters beyond ASCII: one of them can make a text four times as large in memory."""
 MAX_TEXT: Final = 4096
 """Characters kept of one free text of a config (a history step) in the report."""
 
-_STRUCTURE = re.compile(rb'"(?:[^"\\]|\\.)*"|[\[{]|[\]}]', re.DOTALL)
-_SURROGATE = re.compile(rb"\\u[dD][89a-fA-F]")
+_MANIFEST_KEYS: Final = {
+    key.casefold(): key
+    for key in ("schemaVersion", "mediaType", "config", "layers", "manifests", "digest", "size", "urls", "data", "artifactType")
+}
+_STRING = re.compile(rb'"[^"]*"')
+_STEP: Final = {ord("["): 1, ord("{"): 1, ord("]"): -1, ord("}"): -1}
+_NO_BRACKET = bytes(byte for byte in range(256) if byte not in _STEP)
+_ESCAPED_SURROGATE = re.compile(rb"\\u[dD][89a-fA-F]")
+_SURROGATE = re.compile("[\ud800-\udfff]")
 
 
-def parse_json(raw: bytes, name: str) -> Any:
-    """`raw` as JSON, bounded before it is parsed.
+def parse_json(raw: bytes, name: str, pairs: Callable[[list[tuple[str, Any]]], Any] | None = None) -> Any:
+    """`raw` as JSON, bounded before it is parsed. `pairs` makes the objects; it may raise ValueError.
 
-    Raises the issue `json-too-complex` (over `MAX_JSON_DEPTH` levels or `MAX_JSON_TOKENS` elements, numbers of thousands of
-    digits) or `json-invalid`. Lone surrogates become U+FFFD, as Go reads them; NaN and Infinity are no JSON.
+    Raises the issue `json-too-complex` (over `MAX_JSON_DEPTH` levels, `MAX_JSON_TOKENS` elements, or `MAX_JSON_UNICODE` bytes
+    that are not all ASCII) or `json-invalid`. Lone surrogates become U+FFFD, as Go reads them; NaN, Infinity and numbers of
+    thousands of digits are refused as invalid.
     """
     opened = raw.count(b"[") + raw.count(b"{")
     if opened + raw.count(b",") + raw.count(b":") > MAX_JSON_TOKENS:
         raise fault("json-too-complex", place=name, name=name, detail=f"more than {MAX_JSON_TOKENS} elements")
     if opened > MAX_JSON_DEPTH and _depth(raw) > MAX_JSON_DEPTH:
         raise fault("json-too-complex", place=name, name=name, detail=f"nested deeper than {MAX_JSON_DEPTH}")
+    if len(raw) > MAX_JSON_UNICODE and not (raw.isascii() and b"\\u" not in raw):
+        detail = f"more than {format_size(MAX_JSON_UNICODE)} with characters beyond ASCII"
+        raise fault("json-too-complex", place=name, name=name, detail=detail)
     try:
-        value = json.loads(raw.decode("utf-8"), parse_constant=_no_constant)
-        if _SURROGATE.search(raw):
-            text = json.dumps(value, ensure_ascii=False)
-            value = json.loads(text.encode("utf-16", "surrogatepass").decode("utf-16", "replace"))
+        value = json.loads(raw.decode("utf-8"), parse_constant=_no_constant, object_pairs_hook=pairs)
     except (ValueError, RecursionError) as e:
         raise fault("json-invalid", place=name, name=name, detail=str(e)) from e
-    return value
+    return _without_surrogates(value) if _ESCAPED_SURROGATE.search(raw) else value
+
+
+def _spelled_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    made = dict(pairs)
+    if len(made) != len(pairs):
+        raise ValueError("a key stands twice in an object")
+    for key in made:
+        if _MANIFEST_KEYS.get(key.casefold(), key) != key:
+            raise ValueError(f"the key {key!r} is spelled otherwise in the specification")
+    return made
 
 
 def _no_constant(text: str) -> Any:
     raise ValueError(f"{text} is not JSON")
 
 
+def _without_surrogates(value: Any) -> Any:
+    if isinstance(value, str):
+        return _SURROGATE.sub("\ufffd", value)
+    if isinstance(value, list):
+        return [_without_surrogates(item) for item in value]
+    if isinstance(value, dict):
+        return {_without_surrogates(key): _without_surrogates(item) for key, item in value.items()}
+    return value
+
+
 def _depth(raw: bytes) -> int:
-    depth = deepest = 0
-    for match in _STRUCTURE.finditer(raw):
-        token = match[0]
-        if token in b"[{":
-            depth += 1
-            deepest = max(deepest, depth)
-        elif token in b"]}":
-            depth -= 1
-    return deepest
+    """The deepest nesting, without parsing. Escapes go first, so that a string has no inner quote and needs no backtracking."""
+    plain = raw.replace(rb"\\", b"").replace(rb"\"", b"")
+    if plain.count(b'"') > 2 * MAX_JSON_TOKENS + 2:
+        return 0  # more strings than what could part them: no JSON, as the parser finds at the second one
+    structure = _STRING.sub(b"", plain).translate(None, _NO_BRACKET)
+    return max(accumulate(map(_STEP.__getitem__, structure)), default=0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,10 +147,19 @@ class Manifest:
 
     @classmethod
     def parse(cls, raw: bytes) -> Manifest:
-        """From its bytes; ValueError when they hold no image manifest."""
-        value = parse_json_or_value_error(raw)
+        """From its bytes; ValueError when they hold no image manifest, or one that other readers may take for another.
+
+        Registries and clients are written in Go, which matches keys without regard to case: each key must be spelled as in the
+        specification, and stand once.
+        """
+        try:
+            value = parse_json(raw, "JSON", _spelled_once)
+        except ArchiveFault as e:
+            raise ValueError(e.issue.message) from e
         if not isinstance(value, dict) or not isinstance(value.get("layers"), list):
             raise ValueError("no image manifest")
+        if value.get("schemaVersion") != 2 or "manifests" in value:
+            raise ValueError("not an image manifest of schemaVersion 2")
         media_type = value.get("mediaType", OCI_MANIFEST)
         if media_type not in (OCI_MANIFEST, DOCKER_MANIFEST):
             raise ValueError(f"not an image manifest but {str(media_type)[:100]}")
@@ -156,40 +194,23 @@ class Manifest:
         return cls(raw, Digest.of(raw), media_type, config_descriptor, descriptors)
 
 
-def parse_json_or_value_error(raw: bytes) -> Any:
-    """`parse_json` for bytes that are not an archive's own metadata: ValueError instead of an issue."""
-    from .errors import ArchiveFault
-
-    try:
-        return parse_json(raw, "JSON")
-    except ArchiveFault as e:
-        raise ValueError(e.issue.message) from e
-
-
 def layer_compression(media_type: str) -> Compression | None:
     """The compression that a layer's media type promises; None for an unknown type."""
     return _LAYER_COMPRESSION.get(media_type)
-
-
-@dataclass(frozen=True, slots=True)
-class HistoryStep:
-    """One step of an image's history; `created_by` is cut at `MAX_TEXT` characters."""
-
-    created_by: str
-    empty_layer: bool
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ImageConfig:
     """What swrbatch reads of an image config. `digest`, the sha256 of its bytes, is the image ID.
 
-    `history` is None when the config has none. `created` and `docker_version` are texts as written, "" when absent.
+    `history` has the `created_by` of each step that made a layer (cut at `MAX_TEXT` characters, "" when absent); None when the
+    config has no history. `created` and `docker_version` are texts as written, "" when absent.
     """
 
     digest: Digest
     size: int
     diff_ids: tuple[Digest, ...]
-    history: tuple[HistoryStep, ...] | None
+    history: tuple[str, ...] | None
     architecture: str
     os: str
     created: str
@@ -215,9 +236,9 @@ class ImageConfig:
         except ValueError as e:
             raise fault("config-schema", place=name, detail=str(e)) from e
 
-    def created_by(self) -> list[str]:
+    def created_by(self) -> tuple[str, ...]:
         """The history step of each layer, by layer; shorter than the layers when the history is incomplete."""
-        return [step.created_by for step in self.history or () if not step.empty_layer]
+        return self.history or ()
 
 
 def _diff_ids(rootfs: object) -> tuple[Digest, ...]:
@@ -237,12 +258,12 @@ def _diff_ids(rootfs: object) -> tuple[Digest, ...]:
     return tuple(found)
 
 
-def _history(value: object) -> tuple[HistoryStep, ...] | None:
+def _history(value: object) -> tuple[str, ...] | None:
     if value is None:
         return None
     if not isinstance(value, list) or not all(isinstance(step, dict) for step in value):
         raise ValueError("history is no list of objects")
-    return tuple(HistoryStep(_text(step.get("created_by")), step.get("empty_layer") is True) for step in value)
+    return tuple(_text(step.get("created_by")) for step in value if step.get("empty_layer") is not True)
 
 
 def _text(value: object) -> str:

@@ -6,6 +6,7 @@ bytes stream and stop at the limit, not after it.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import threading
 from collections.abc import Callable, Iterator
@@ -16,6 +17,7 @@ from typing import Protocol
 from .compression import Compression, CorruptData, compress, decompress, reblock
 from .digest import CHUNK, Cancel, Digest, Extent
 from .errors import fault
+from .sizes import format_size
 
 KEPT = (Compression.GZIP, Compression.ZSTD)
 """Compressions that registries serve: a layer that has one is stored byte for byte."""
@@ -45,20 +47,27 @@ class LayerFacts:
 
 
 class Budget:
-    """Bytes that an archive may decompress to, all layers together, however many threads read them."""
+    """Bytes that an archive may decompress to, all layers together, however many threads read them.
+
+    `used` starts with the size of the tar itself; a compressed layer that is read counts as it is uncompressed instead, and once,
+    however often it is read.
+    """
 
     def __init__(self, limit: int, used: int) -> None:
         self.limit = limit
         self.used = used
+        self._counted: dict[LayerSource, int] = {}
         self._lock = threading.Lock()
 
-    def spend(self, size: int) -> None:
-        """Count `size` bytes more; raises the issue decompressed-too-large at the limit."""
+    def spend(self, layer: LayerSource, size: int) -> None:
+        """Note that `layer` has `size` bytes or more; raises the issue decompressed-too-large at the limit."""
         with self._lock:
-            self.used += size
+            before = self._counted.get(layer, layer.extent.size)
+            self._counted[layer] = max(size, self._counted.get(layer, 0))
+            self.used += self._counted[layer] - before
             over = self.used > self.limit
         if over:
-            raise fault("decompressed-too-large", limit=f"{self.limit} bytes")
+            raise fault("decompressed-too-large", limit=format_size(self.limit))
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,20 +105,23 @@ class LayerSource:
             _drain(blob.through(compress(target, raw, reading.pool)), sink)
             return self._facts(source, source, blob, target)
         content = _Hashing()
-        reading.budget.spend(-size)
+        reading.budget.spend(self, 0)
         keep = self.compression in KEPT
         if keep and sink is not None:
             raw = _tee(raw, sink)
-        plain = self._bounded(content.through(decompress(self.compression, raw)), content, reading)
-        try:
-            if keep or sink is None:
-                _drain(plain, None)
-                return self._facts(content, source, source, self.compression)
-            blob = _Hashing()
-            _drain(blob.through(compress(target, reblock(plain), reading.pool)), sink)
-            return self._facts(content, source, blob, target)
-        except CorruptData as e:
-            raise fault("layer-corrupt", compression=self.compression, detail=str(e)) from e
+        # A fault is kept with its traceback until the archive is done: nothing in it may hold on to a decoder.
+        with contextlib.closing(decompress(self.compression, raw)) as decoded:
+            plain = self._bounded(content.through(decoded), content, reading)
+            try:
+                if keep or sink is None:
+                    _drain(plain, None)
+                    return self._facts(content, source, source, self.compression)
+                blob = _Hashing()
+                _drain(blob.through(compress(target, reblock(plain), reading.pool)), sink)
+                return self._facts(content, source, blob, target)
+            except CorruptData as e:
+                detail = str(e)
+        raise fault("layer-corrupt", compression=self.compression, detail=detail)
 
     def _facts(self, content: _Hashing, source: _Hashing, blob: _Hashing, compression: Compression) -> LayerFacts:
         source_digest = source.digest()
@@ -126,7 +138,7 @@ class LayerSource:
     def _bounded(self, pieces: Iterator[bytes], content: _Hashing, reading: LayerReading) -> Iterator[bytes]:
         for piece in pieces:
             reading.cancel.check()
-            reading.budget.spend(len(piece))
+            reading.budget.spend(self, content.size)
             self._check_size(content.size, reading, "uncompressed")
             yield piece
 
@@ -134,8 +146,8 @@ class LayerSource:
     def _check_size(size: int, reading: LayerReading, how: str) -> None:
         limit = reading.max_layer_size
         if limit is not None and size > limit:
-            shown = f"{size} bytes" if how == "as stored" else f"more than {limit} bytes"
-            raise fault("layer-too-large", size=shown, how=how, limit=f"{limit} bytes")
+            shown = format_size(size, beside=limit) if how == "as stored" else f"more than {format_size(limit)}"
+            raise fault("layer-too-large", size=shown, how=how, limit=format_size(limit))
 
     @property
     def small(self) -> bool:

@@ -65,6 +65,7 @@ class BlobWriter:
     def __init__(self, path: str) -> None:
         self.path = path
         self.size = 0
+        self._started = 0
         faults.point("blob:create:before")
         with disk_errors("a temporary file cannot be created"):
             self._fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o644)
@@ -78,12 +79,18 @@ class BlobWriter:
                 view = view[os.write(self._fd, view) :]
         self.size += len(data)
         faults.point("blob:write:after")
+        if _sync_file_range is not None and self.size - self._started >= _EAGER_SYNC:
+            # The disk begins while the next blocks are compressed, so that the sync at the end finds little left to do.
+            _sync_file_range(self._fd, self._started, self.size - self._started, _SYNC_FILE_RANGE_WRITE)
+            self._started = self.size
 
     def done(self, digest: Digest) -> StagedBlob:
         if self.size >= _EAGER_SYNC:
             # Large blobs go to the disk while others are still being read; the group's sync then finds little left to do.
+            faults.point("blob:datasync:before")
             with disk_errors("a layer cannot be synced"):
                 os.fdatasync(self._fd)
+            faults.point("blob:datasync:after")
         return StagedBlob(self.path, digest, self.size)
 
     def __enter__(self) -> BlobWriter:
@@ -120,18 +127,20 @@ class RegistryLayout:
 
     def blob_size(self, digest: Digest) -> int | None:
         """Bytes of a blob; None when it is not there."""
-        try:
-            return os.stat(self.blob_path(digest)).st_size
-        except FileNotFoundError:
-            return None
+        with disk_errors("a blob cannot be looked at"):
+            try:
+                return os.stat(self.blob_path(digest)).st_size
+            except FileNotFoundError:
+                return None
 
     def read_blob(self, digest: Digest, limit: int) -> bytes | None:
         """A small blob such as a manifest, unhashed; None when it is missing or larger than `limit`."""
-        try:
-            with open(self.blob_path(digest), "rb") as f:
-                raw = f.read(limit + 1)
-        except FileNotFoundError:
-            return None
+        with disk_errors("a blob cannot be read"):
+            try:
+                with open(self.blob_path(digest), "rb") as f:
+                    raw = f.read(limit + 1)
+            except FileNotFoundError:
+                return None
         return raw if len(raw) <= limit else None
 
     def publish(self, blobs: Iterable[StagedBlob]) -> None:
@@ -139,8 +148,10 @@ class RegistryLayout:
         fresh = []
         for blob in blobs:
             if self.blob_size(blob.digest) == blob.size:
-                with contextlib.suppress(FileNotFoundError):
+                faults.point("blob:drop:before")
+                with disk_errors("a temporary file cannot be removed"), contextlib.suppress(FileNotFoundError):
                     os.unlink(blob.path)
+                faults.point("blob:drop:after")
             else:
                 fresh.append((blob.path, self.blob_path(blob.digest)))
         self._rename_durably("blob", fresh)
@@ -176,11 +187,12 @@ class RegistryLayout:
     @staticmethod
     def read_link(path: str) -> Digest | None:
         """The digest in a link file; None when it is missing or holds none."""
-        try:
-            with open(path, "rb", buffering=0) as f:
-                return Digest.parse(f.read(LINK_BYTES + 1).decode("ascii", "replace"))
-        except (FileNotFoundError, NotADirectoryError, ValueError):
-            return None
+        with disk_errors("a link cannot be read"):
+            try:
+                with open(path, "rb", buffering=0) as f:
+                    return Digest.parse(f.read(LINK_BYTES + 1).decode("ascii", "replace"))
+            except (FileNotFoundError, NotADirectoryError, ValueError):
+                return None
 
     def write_links(self, links: Iterable[Link], tmp: str) -> None:
         """Write links durably as one group, in the order given. A link that holds its digest already is left alone."""
@@ -189,20 +201,30 @@ class RegistryLayout:
             if self.read_link(link.path) == link.digest:
                 continue
             path = f"{tmp}/link-{number}"
-            faults.point("link:write:before")
-            with disk_errors("a link cannot be written"), open(path, "wb", buffering=0) as f:
-                f.write(str(link.digest).encode("ascii"))
-            faults.point("link:write:after")
+            with disk_errors("a link cannot be written"):
+                faults.point("link:create:before")
+                fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o644)
+                faults.point("link:create:after")
+                try:
+                    faults.point("link:write:before")
+                    # 71 bytes go out whole or not at all (a full disk).
+                    if os.write(fd, str(link.digest).encode("ascii")) != LINK_BYTES:
+                        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), path)
+                    faults.point("link:write:after")
+                finally:
+                    os.close(fd)
             fresh.append((path, link.path))
         self._rename_durably("link", fresh)
 
     def tags(self) -> Iterator[tuple[str, str, Digest | None]]:
         """Every tag folder as (repository, tag, digest served); the digest is None for a damaged link."""
         for folder, names, _ in os.walk(self._repositories):
-            if "_manifests" not in names:
+            tagged = "_manifests" in names
+            # `_uploads` and the like are no repositories.
+            names[:] = sorted(name for name in names if not name.startswith("_"))
+            if not tagged:
                 continue
             repository = os.path.relpath(folder, self._repositories)
-            names[:] = [name for name in names if not name.startswith("_")]
             for tag in sorted(_listdir(os.path.join(folder, "_manifests", "tags"))):
                 if os.path.exists(self._current(repository, tag)):
                     yield repository, tag, self.read_tag(repository, tag)
@@ -217,15 +239,15 @@ class RegistryLayout:
             self.sync()
             faults.point(f"{what}:sync:after")
             for source, target in moves:
+                faults.point(f"{what}:mkdir:before")
+                _make_folder(os.path.dirname(target))
+                faults.point(f"{what}:mkdir:after")
                 faults.point(f"{what}:rename:before")
-                try:
-                    os.rename(source, target)
-                except FileNotFoundError:
-                    os.makedirs(os.path.dirname(target), exist_ok=True)
-                    os.rename(source, target)
+                os.rename(source, target)
                 faults.point(f"{what}:rename:after")
+            faults.point(f"{what}:folders-sync:before")
             self.sync()
-            faults.point(f"{what}:folders-synced:after")
+            faults.point(f"{what}:folders-sync:after")
 
     def sync(self) -> None:
         """Everything written to the store's file system so far is on the disk when this returns."""
@@ -240,14 +262,32 @@ class RegistryLayout:
             os.close(fd)
 
 
-def _load_syncfs() -> ctypes._NamedFuncPointer | None:
-    """libc's syncfs: one call for a group of files, where fsync would take one for each (Linux only)."""
+def _make_folder(path: str) -> None:
+    """A folder with its parents: as `os.makedirs`, with one system call where the parent is there."""
+    try:
+        os.mkdir(path)
+    except FileExistsError:
+        pass
+    except FileNotFoundError:
+        _make_folder(os.path.dirname(path))
+        with contextlib.suppress(FileExistsError):
+            os.mkdir(path)
+
+
+def _libc(name: str, *arguments: type) -> ctypes._NamedFuncPointer | None:
+    """A function of libc that Python does not offer; None where there is none (they are Linux's own)."""
     if not sys.platform.startswith("linux"):
         return None
-    return getattr(ctypes.CDLL(None, use_errno=True), "syncfs", None)
+    function = getattr(ctypes.CDLL(None, use_errno=True), name, None)
+    if function is not None:
+        function.argtypes = arguments
+    return function
 
 
-_syncfs = _load_syncfs()
+# One call for a group of files, where fsync would take one for each.
+_syncfs = _libc("syncfs", ctypes.c_int)
+_sync_file_range = _libc("sync_file_range", ctypes.c_int, ctypes.c_int64, ctypes.c_int64, ctypes.c_uint)
+_SYNC_FILE_RANGE_WRITE: Final = 2
 
 
 def _listdir(path: str) -> list[str]:
@@ -286,33 +326,58 @@ def _try_lock(fd: int, how: int) -> bool:
 
 @contextlib.contextmanager
 def run_folder(tmp: str, run_id: str) -> Iterator[str]:
-    """A folder for one run's temporary files, emptied and removed at its end; what crashed runs left is swept first."""
+    """A folder for one run's temporary files, emptied and removed at its end; what crashed runs left is swept first.
+
+    The folder belongs to whoever holds the lock beside it, which outlives no process.
+    """
+    folder = os.path.join(tmp, run_id)
     with disk_errors("the temporary folder cannot be made"):
         os.makedirs(tmp, exist_ok=True)
         _sweep(tmp)
-    folder = os.path.join(tmp, run_id)
-    with locked(folder + ".lock"):
+        while (lock := _own(folder + ".lock")) is None:
+            time.sleep(0.005)
+    try:
+        faults.point("run:mkdir:before")
         with disk_errors("the temporary folder cannot be made"):
             os.mkdir(folder)
-        try:
-            yield folder
-        finally:
-            shutil.rmtree(folder, ignore_errors=True)
-            with contextlib.suppress(FileNotFoundError):
-                os.unlink(folder + ".lock")
+        faults.point("run:mkdir:after")
+        yield folder
+    finally:
+        _remove_run(folder, lock)
 
 
 def _sweep(tmp: str) -> None:
-    """Remove the folders of runs that no longer hold their lock."""
-    for name in os.listdir(tmp):
+    """Remove the folders and the locks of runs that are no more."""
+    for name in {name.removesuffix(".lock") for name in os.listdir(tmp)}:
         folder = os.path.join(tmp, name)
-        if name.endswith(".lock") or not os.path.isdir(folder):
-            continue
-        fd = os.open(folder + ".lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
-        try:
-            if _try_lock(fd, fcntl.LOCK_EX):
-                shutil.rmtree(folder, ignore_errors=True)
-                with contextlib.suppress(FileNotFoundError):
-                    os.unlink(folder + ".lock")
-        finally:
+        if (os.path.isdir(folder) or os.path.exists(folder + ".lock")) and (lock := _own(folder + ".lock")) is not None:
+            _remove_run(folder, lock)
+
+
+def _remove_run(folder: str, lock: int) -> None:
+    faults.point("run:remove:before")
+    try:
+        shutil.rmtree(folder, ignore_errors=True)
+        # On a disk that went read-only the lock stays, for the next run's sweep.
+        with contextlib.suppress(OSError):
+            os.unlink(folder + ".lock")
+    finally:
+        os.close(lock)
+    faults.point("run:remove:after")
+
+
+def _own(path: str) -> int | None:
+    """Lock the file at `path`, made at need: its descriptor, or None while another process has it.
+
+    Its owner removes the file: once the lock is ours, the file may be gone or be another one, and the lock counts for nothing.
+    """
+    fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+    owned = False
+    try:
+        if _try_lock(fd, fcntl.LOCK_EX):
+            with contextlib.suppress(FileNotFoundError):
+                owned = os.path.samestat(os.fstat(fd), os.stat(path))
+    finally:
+        if not owned:
             os.close(fd)
+    return fd if owned else None

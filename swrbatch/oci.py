@@ -17,9 +17,12 @@ from .digest import Digest
 from .errors import ArchiveFault, Issue, issue
 from .image import DOCKER_MANIFEST_LIST, OCI_INDEX, Manifest, parse_json
 from .policy import normalise
+from .sizes import format_size
 
 MAX_INDEX_DEPTH: Final = 4
 MAX_DESCRIPTORS: Final = 10_000
+MAX_BYTES: Final = 16 << 20
+"""Bytes of indexes and manifests read, each as often as it is pointed at: they stay in memory until the archive is done."""
 _SHOWN: Final = 20
 
 
@@ -108,6 +111,7 @@ class _Walk:
         self._index = index
         self._side = side
         self._count = 0
+        self._bytes = 0
 
     def descend(self, document: Any, via: Digest | None, name: str | None, depth: int) -> None:
         for entry in self._entries(document):
@@ -131,8 +135,9 @@ class _Walk:
             return
         for entry in entries:
             self._count += 1
-            if self._count > MAX_DESCRIPTORS:
-                self._side.issues.append(_disagrees("index.json", f"more than {MAX_DESCRIPTORS} descriptors"))
+            if self._count > MAX_DESCRIPTORS or self._bytes > MAX_BYTES:
+                limit = f"{MAX_DESCRIPTORS} descriptors or {format_size(MAX_BYTES)} of indexes and manifests"
+                self._side.issues.append(_disagrees("index.json", f"more than {limit}"))
                 return
             yield entry
 
@@ -152,6 +157,7 @@ class _Walk:
         try:
             member = self._index.resolve(blob, missing="layer-missing", place=blob)
             raw = self._index.read_bounded(member, MAX_OCI_MANIFEST, blob)
+            self._bytes += len(raw)
             if Digest.of(raw) != digest:
                 raise ValueError(f"the content of {blob} is not {digest}")
             if entry.get("mediaType") in (OCI_INDEX, DOCKER_MANIFEST_LIST):

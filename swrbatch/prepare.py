@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import Executor, Future
 from dataclasses import dataclass, field, replace
-from typing import Protocol
+from typing import Final, Protocol
 
 from .archive import ArchiveIndex, open_archive
 from .compression import Compression
@@ -19,12 +19,14 @@ from .errors import ArchiveFault, Issue, fault, has_errors, issue, printable
 from .image import MAX_TEXT, OCI_LAYER_TYPES, Manifest
 from .layers import KEPT, Budget, LayerReading, LayerSource
 from .ledger.loads import ImageRecord
-from .policy import Limits, Naming, Reference, parse_reference
+from .policy import Limits, Naming, Reference, parse_reference, same_registry
 from .rename import Rename
 from .sizes import format_size
 from .staging import Staging, TakenLayer
 from .store import Attempt, Store, now_ms
 from .validate import ArchiveContent, ArchiveImage, check_layers, issues_of, kept_manifest, read_archive
+
+_BUDGET: Final = "decompressed-too-large"
 
 
 class Progress(Protocol):
@@ -42,6 +44,7 @@ class Rules:
 
     limits: Limits
     naming: Naming
+    registry: str | None
     organization: str | None
     rename: Rename
     hash_archives: bool
@@ -87,13 +90,13 @@ class Workshop:
     spool_dir: str | None
     store: Store | None = None
     staging: Staging | None = None
-    refused: Callable[[Attempt], bool] | None = None
     progress: Progress | None = None
 
 
 def prepare(name: str, position: int, shop: Workshop) -> Prepared:
     """Read and check one archive. Raises only `StoreError` and `Cancelled`; everything else is an issue."""
-    done = Prepared(name=name, started_ms=now_ms())
+    # A file's name may hold what neither a terminal, nor SQL, nor Parquet takes.
+    done = Prepared(name=printable(name, MAX_TEXT), started_ms=now_ms())
     begun = time.perf_counter()
     limit = shop.rules.limits.max_files
     try:
@@ -110,7 +113,7 @@ def prepare(name: str, position: int, shop: Workshop) -> Prepared:
             _prepare_open(done, index, shop)
     except ArchiveFault as e:
         done.issues += issues_of(e)
-    done.issues = [found.at(archive=name) for found in done.issues]
+    done.issues = [found.at(archive=done.name) for found in done.issues]
     done.seconds = time.perf_counter() - begun
     return done
 
@@ -176,6 +179,9 @@ def _name_image(done: Prepared, image: ArchiveImage, rules: Rules) -> PreparedIm
         reference, faults = parse_reference(text, rules.naming, place=f"{place}[{position}]")
         found += faults
         if reference is not None:
+            if rules.registry is not None and not same_registry(reference.registry, rules.registry):
+                there = f"{place}[{position}]"
+                found.append(issue("registry-mismatch", place=there, reference=reference, registry=rules.registry))
             if rules.organization is not None and reference.namespace != rules.organization:
                 there = f"{place}[{position}]"
                 found.append(issue("organization-mismatch", place=there, reference=reference, organization=rules.organization))
@@ -213,7 +219,7 @@ def _read_layers(done: Prepared, budget: Budget, shop: Workshop) -> None:
     needs: dict[LayerSource, _Need] = {}
     for prepared in done.images:
         image = prepared.image
-        loads = shop.staging is not None and not broken and not has_errors(image.issues) and not _refused(prepared, shop)
+        loads = shop.staging is not None and not broken and not has_errors(image.issues)
         ids = image.config.diff_ids if image.config else ()
         kept = _kept_layers(image) if loads else None
         for position, layer in enumerate(image.layers):
@@ -241,13 +247,9 @@ def _read_layers(done: Prepared, budget: Budget, shop: Workshop) -> None:
         return TakenLayer(facts, facts.digest, facts.size, facts.compression, None, False)
 
     results = _read_all(list(needs), read, shop.layer_pool)
+    done.issues += _over_budget(done, results)
     for prepared in done.images:
-        _finish_image(prepared, results, shop, broken)
-
-
-def _refused(prepared: PreparedImage, shop: Workshop) -> bool:
-    """Whether the store would refuse the image anyway (its names are known): then nothing is staged for it."""
-    return shop.refused is not None and shop.refused(_with_record(prepared, ()))
+        _finish_image(prepared, results, shop, broken or has_errors(done.issues))
 
 
 def _kept_layers(image: ArchiveImage) -> list[Digest] | None:
@@ -291,6 +293,13 @@ def _read_all(
     return results
 
 
+def _over_budget(done: Prepared, results: dict[LayerSource, TakenLayer | ArchiveFault]) -> list[Issue]:
+    """The bytes decompressed are those of the archive: the limit is told once, not for each layer that met it."""
+    met = [r.issue for r in results.values() if isinstance(r, ArchiveFault) and r.issue.code == _BUDGET]
+    told = any(found.code == _BUDGET for found in done.issues) or found_large(done.issues)
+    return [] if told else met[:1]
+
+
 def _finish_image(
     prepared: PreparedImage, results: dict[LayerSource, TakenLayer | ArchiveFault], shop: Workshop, broken: bool
 ) -> None:
@@ -299,6 +308,8 @@ def _finish_image(
     for position, layer in enumerate(image.layers):
         result = results[layer]
         if isinstance(result, ArchiveFault):
+            if result.issue.code == _BUDGET:
+                continue
             image.issues.append(replace(result.issue, place=image.layer_place(position), image_index=image.index))
         else:
             taken.append(result)

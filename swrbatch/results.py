@@ -1,4 +1,4 @@
-"""What a run returns: one typed row an archive, image reference, layer, issue and event.
+"""The rows of a run: one for each archive, image reference, layer, issue and event.
 
 The rows are also the report: each field is a column of the table of its name, and its annotation holds the column's type and
 meaning (`tables` turns them into Parquet schemas). Sizes are bytes, times ms UTC, digests `sha256:<hex>`.
@@ -6,15 +6,11 @@ meaning (`tables` turns them into Parquet schemas). Sizes are bytes, times ms UT
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated, Any, NewType
+from typing import Annotated, NewType
 
-from .errors import ExitCode, Issue, SwrbatchError
-
-if TYPE_CHECKING:
-    import pandas as pd
+from .errors import Issue
 
 Millis = NewType("Millis", int)
 """A time, ms UTC; `timestamp[ms, UTC]` in a table."""
@@ -180,42 +176,6 @@ ROWS: Mapping[str, type] = {
     "events": EventRow,
 }
 """The report's tables. `runs` is written last."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RunResult:
-    """What a run did. `failure` is set when it ended early (interrupted, or the store failed)."""
-
-    run: RunRow
-    archives: tuple[ArchiveRow, ...]
-    images: tuple[ImageRow, ...]
-    layers: tuple[LayerRow, ...]
-    issues: tuple[IssueRow, ...]
-    events: tuple[EventRow, ...]
-    failure: SwrbatchError | None = None
-
-    @property
-    def exit_code(self) -> ExitCode:
-        return ExitCode(self.run.exit_code)
-
-    def rows(self, table: str) -> tuple[Any, ...]:
-        """The rows of `runs`, `archives`, `images`, `layers`, `issues` or `events`."""
-        if table == "runs":
-            return (self.run,)
-        if table not in ROWS:
-            raise KeyError(f"no table {table!r}; there are {', '.join(ROWS)}")
-        return tuple(getattr(self, table))
-
-    def to_pandas(self, table: str = "images") -> pd.DataFrame:
-        """One table as a DataFrame with the report's columns and types (integers that may be null are `Int64`)."""
-        from .tables import to_pandas
-
-        return to_pandas(table, self.rows(table))
-
-    def to_dict(self) -> dict[str, Any]:
-        """Everything as plain values, for JSON: `run` and a list a table; times are ms UTC."""
-        tables = {name: [dataclasses.asdict(row) for row in self.rows(name)] for name in ROWS if name != "runs"}
-        return {"run": dataclasses.asdict(self.run), **tables}
 
 
 def issue_row(found: Issue, run_id: str) -> IssueRow:

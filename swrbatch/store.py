@@ -17,25 +17,25 @@ from __future__ import annotations
 
 import getpass
 import os
-import re
 import socket
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Final
 
-from sqlalchemy import bindparam, select, tuple_, update
+from sqlalchemy import Connection, bindparam, select, tuple_, update
 
 from .archive import MAX_OCI_MANIFEST
 from .cts import Actor, Trace, canonical_json, new_trace
 from .digest import Cancel, Digest
-from .errors import Issue, StoreError, UsageError, codes_of, has_errors
+from .errors import Issue, StoreError, UsageError, codes_of, has_errors, printable
 from .image import Manifest
 from .layout import Link, RegistryLayout, StagedBlob, disk_errors, locked, run_folder
 from .ledger import Ledger
-from .ledger.events import append_events
+from .ledger.events import append_events, chain_identity
 from .ledger.loads import (
+    Accepted,
     Decision,
     ImageRecord,
     LoadRules,
@@ -60,7 +60,6 @@ DEFAULT_QUOTA: Final = 5
 DEFAULT_ACCOUNT: Final = "default"
 DEFAULT_REGION: Final = "local"
 _PENDING_BATCH: Final = 400
-_NAME: Final = re.compile(r"[^\x00-\x1f\x7f]{1,255}")
 
 
 def now_ms() -> int:
@@ -93,10 +92,22 @@ class Attempt:
 
 @dataclass(frozen=True, slots=True)
 class LoadResult:
-    """What became of an attempt: a decision for each reference (the attempt's own issues are not repeated), and its events."""
+    """What became of an attempt, with the store's refusals among its issues: a decision for each reference, and its events."""
 
+    attempt: Attempt
     decisions: tuple[Decision, ...]
     events: list[dict[str, Any]] = field(default_factory=list)
+
+
+def with_refusals(result: LoadResult) -> LoadResult:
+    """The result whose attempt has the issues of its decisions too."""
+    attempt = result.attempt
+    found = [each for decision in result.decisions for each in decision.issues]
+    if not found:
+        return result
+    index = attempt.image_index
+    located = (each.at(archive=attempt.archive, place=f"manifest[{index}].RepoTags", image_index=index) for each in found)
+    return replace(result, attempt=replace(attempt, issues=(*attempt.issues, *located)))
 
 
 class Store:
@@ -123,6 +134,11 @@ class Store:
         self.foreign: list[tuple[str, str, str]] = []
         self._heal()
 
+    @staticmethod
+    def exists(path: str | os.PathLike[str]) -> bool:
+        """Whether there is a store in this folder."""
+        return os.path.exists(os.path.join(path, "ledger.db"))
+
     def close(self) -> None:
         self.ledger.close()
 
@@ -142,16 +158,25 @@ class Store:
         with self.ledger.read() as connection:
             return read_settings(connection)
 
-    def init(self, settings: dict[str, str], actor: Actor) -> dict[str, str]:
-        """Set what `initial_settings` gave; a store that has other values already is a `UsageError`. Returns all settings."""
+    def identity(self) -> str:
+        """What tells this store's chain of events from another's: the id of its first event ("" before it)."""
+        with self.ledger.read() as connection:
+            return chain_identity(connection)
+
+    def init(self, **given: str | int | None) -> dict[str, str]:
+        """Set what is given (`initial_settings` by name) and the defaults of the rest; what is set stays. Returns all settings.
+
+        A store that has another value already is a `UsageError`.
+        """
         with self.ledger.write() as connection:
             have = read_settings(connection)
-            for name, value in settings.items():
-                if have.get(name, value) != value:
+            for name, value in given.items():
+                if value is not None and name in have and have[name].lower() != str(value).lower():
                     raise UsageError(f"the store {self.path} exists with {name} = {have[name]}; it cannot become {value}")
-            write_settings(connection, settings)
-            account_id(connection, settings.get("account", DEFAULT_ACCOUNT), now_ms())
-            return read_settings(connection)
+            write_settings(connection, initial_settings(**given))  # type: ignore[arg-type]
+            settings = read_settings(connection)
+            account_id(connection, settings["account"], now_ms())
+            return settings
 
     # --- loading -----------------------------------------------------------------------------------------------------
 
@@ -167,14 +192,24 @@ class Store:
             known = known_layers(connection, diff_ids, media_type)
         return {diff_id: blob for diff_id, blob in known.items() if self.layout.blob_size(blob[0]) == blob[1]}
 
-    def judge(self, attempts: Sequence[Attempt], actor: Actor, rules: LoadRules) -> list[tuple[Decision, ...]]:
-        """What a load of these attempts would decide, in order, without changing anything."""
+    def judge(
+        self, attempts: Sequence[Attempt], actor: Actor, rules: LoadRules, planned: LoadState | None = None
+    ) -> list[tuple[Decision, ...]]:
+        """What a load of these attempts would decide, in order, without changing anything.
+
+        `planned` carries the effects of the attempts before them from call to call (a check of many groups).
+        """
         with self.ledger.read() as connection:
             state = self._state(connection, attempts, actor, rules)
-        return [_judge(attempt, state, actor, rules) for attempt in attempts]
+        if planned is None:
+            planned = state
+        else:
+            planned.add(state)
+        return [judge_attempt(attempt, planned, actor, rules) for attempt in attempts]
 
     def load(self, attempts: Sequence[Attempt], actor: Actor, rules: LoadRules, run_id: str, tmp: str) -> list[LoadResult]:
         """Load a group of images, in order, as one transaction; durable, links included, when it returns."""
+        attempts = self._refuse_early(attempts, actor, rules)
         blobs = {blob.digest: blob for attempt in attempts if not attempt.refused for blob in attempt.blobs}
         self.layout.publish(blobs.values())
         changes: dict[tuple[str, str], tuple[ImageRecord, Manifest]] = {}
@@ -185,10 +220,10 @@ class Store:
             traces: list[Trace] = []
             counts = []
             for attempt in attempts:
-                decisions = _judge(attempt, state, actor, rules)
+                decisions = judge_attempt(attempt, state, actor, rules)
                 before = len(traces)
                 traces += _traces(attempt, decisions, actor, run_id, now)
-                counts.append((decisions, len(traces) - before))
+                counts.append((attempt, decisions, len(traces) - before))
                 for reference, decision in zip(attempt.references, decisions, strict=False):
                     if decision.status in ("loaded", "overwritten"):
                         assert attempt.manifest is not None and attempt.record is not None
@@ -197,15 +232,35 @@ class Store:
             if changes:
                 write_settings(connection, {**rules.defaults, **registry})
             write_loads(connection, state, {key: record for key, (record, _) in changes.items()}, actor, now)
-            notes = {(n["diff_id"], n["media_type"]): n for a in attempts if not a.refused for n in a.layer_notes}
-            write_layer_blobs(connection, list(notes.values()))
+            write_layer_blobs(connection, self._new_notes(connection, attempts))
             rows = append_events(connection, traces)
         taken = 0
-        for decisions, count in counts:
-            results.append(LoadResult(decisions, rows[taken : taken + count]))
+        for attempt, decisions, count in counts:
+            results.append(with_refusals(LoadResult(attempt, decisions, rows[taken : taken + count])))
             taken += count
         self._link({key: (state.tags[key].generation, manifest) for key, (_, manifest) in changes.items()}, tmp)
         return results
+
+    def _new_notes(self, connection: Connection, attempts: Sequence[Attempt]) -> list[dict[str, Any]]:
+        """The notes of the diff_id → blob map that are missing, or whose blob is: what was noted first stays.
+
+        So an image that is imported again gets the blobs, and with them the manifest digest, that it got before.
+        """
+        notes: dict[tuple[str, str], dict[str, Any]] = {}
+        for attempt in attempts:
+            for note in attempt.layer_notes if not attempt.refused else ():
+                notes.setdefault((note["media_type"], note["diff_id"]), note)
+        for media_type in {media_type for media_type, _ in notes}:
+            ids = [Digest.parse(diff_id) for kind, diff_id in notes if kind == media_type]
+            for diff_id, (digest, size) in known_layers(connection, ids, media_type).items():
+                if self.layout.blob_size(digest) == size:
+                    del notes[media_type, str(diff_id)]
+        return list(notes.values())
+
+    def _refuse_early(self, attempts: Sequence[Attempt], actor: Actor, rules: LoadRules) -> list[Attempt]:
+        """Attempts that the store's rules refuse get their issues now, so that no blob of theirs is published."""
+        judged = self.judge(attempts, actor, rules)
+        return [with_refusals(LoadResult(a, decisions)).attempt for a, decisions in zip(attempts, judged, strict=True)]
 
     def _state(self, connection: Any, attempts: Sequence[Attempt], actor: Actor, rules: LoadRules) -> LoadState:
         references = [reference for attempt in attempts for reference in attempt.references]
@@ -268,7 +323,12 @@ class Store:
                 served = self.layout.read_tag(path, row.tag)
                 ours = served is None or str(served) in (row.digest, row.linked_digest)
                 if ours:
-                    links += self.layout.links_of(path, row.tag, self.manifest(Digest.parse(row.digest)))
+                    try:
+                        manifest = self.manifest(Digest.parse(row.digest))
+                    except StoreError:
+                        # Its image is damaged: the store opens all the same, `verify` says what is wrong.
+                        continue
+                    links += self.layout.links_of(path, row.tag, manifest)
                 else:
                     self.foreign.append((path, row.tag, str(served)))
                 linked = row.digest if ours else row.linked_digest
@@ -337,7 +397,7 @@ def tag_query() -> Any:
     return select(tags, repositories.c.name.label("repository"), organizations.c.name.label("organization")).select_from(joined)
 
 
-def _judge(attempt: Attempt, state: LoadState, actor: Actor, rules: LoadRules) -> tuple[Decision, ...]:
+def judge_attempt(attempt: Attempt, state: LoadState, actor: Actor, rules: LoadRules) -> tuple[Decision, ...]:
     """Decide an attempt's references together: one refused reference refuses the image."""
     if attempt.refused or attempt.record is None:
         keys = [(reference.path, reference.tag) for reference in attempt.references]
@@ -345,13 +405,14 @@ def _judge(attempt: Attempt, state: LoadState, actor: Actor, rules: LoadRules) -
     digest = str(attempt.manifest.digest) if attempt.manifest is not None else None
     image_id = attempt.record.image_id
     decisions = []
+    accepted = Accepted()
     for reference in attempt.references:
-        decision = decide(reference, image_id, digest, state, actor, rules)
+        decision = decide(reference, image_id, digest, state, actor, rules, accepted)
         decisions.append(decision)
         if decision.issues:
             # The others are judged too, for their issues; nothing of this image is planned any more.
             rest = attempt.references[len(decisions) :]
-            decisions += [decide(other, image_id, digest, state, actor, rules) for other in rest]
+            decisions += [decide(other, image_id, digest, state, actor, rules, accepted) for other in rest]
             return tuple(Decision("rejected", d.previous, d.previous, d.issues) for d in decisions)
     for reference, decision in zip(attempt.references, decisions, strict=True):
         plan(reference, image_id, decision, state, actor)
@@ -431,12 +492,17 @@ def current_actor(account: str, user: str | None) -> Actor:
     except (KeyError, OSError):
         login = str(os.getuid())
     name = user or os.environ.get("SWRBATCH_USER") or login
-    for what, value in (("user", name), ("account", account)):
-        if not _NAME.fullmatch(value):
-            raise UsageError(f"the {what} {value!r} is not a name of 1 to 255 printable characters")
+    check_name("user", name)
+    check_name("account", account)
     variables = ("CI_JOB_URL", "CI_JOB_ID", "BUILD_URL", "BUILD_TAG", "GITHUB_RUN_ID")
     job = next((os.environ[v] for v in variables if os.environ.get(v)), "")
-    return Actor(account, name, login, socket.gethostname(), job)
+    return Actor(account, name, printable(login), printable(socket.gethostname()), printable(job))
+
+
+def check_name(what: str, value: str) -> None:
+    """UsageError unless `value` is a name of 1 to 255 printable characters."""
+    if not 1 <= len(value) <= 255 or not value.isprintable():
+        raise UsageError(f"the {what} {printable(value)!r} is not a name of 1 to 255 printable characters")
 
 
 def initial_settings(

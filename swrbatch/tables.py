@@ -7,19 +7,56 @@ are lazy.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import functools
 import os
 import types
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Annotated, Any, Union, get_args, get_origin, get_type_hints
 
+from . import faults
+from .errors import ExitCode, SwrbatchError
 from .layout import disk_errors
-from .results import ROWS, Millis, RunResult
+from .results import ROWS, ArchiveRow, EventRow, ImageRow, IssueRow, LayerRow, Millis, RunRow
 
 if TYPE_CHECKING:
     import pandas as pd
     import pyarrow as pa
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class RunResult:
+    """What a run did. `failure` is set when it ended early (interrupted, or the store failed)."""
+
+    run: RunRow
+    archives: tuple[ArchiveRow, ...]
+    images: tuple[ImageRow, ...]
+    layers: tuple[LayerRow, ...]
+    issues: tuple[IssueRow, ...]
+    events: tuple[EventRow, ...]
+    failure: SwrbatchError | None = None
+
+    @property
+    def exit_code(self) -> ExitCode:
+        return ExitCode(self.run.exit_code)
+
+    def rows(self, table: str) -> tuple[Any, ...]:
+        """The rows of `runs`, `archives`, `images`, `layers`, `issues` or `events`."""
+        if table == "runs":
+            return (self.run,)
+        if table not in ROWS:
+            raise KeyError(f"no table {table!r}; there are {', '.join(ROWS)}")
+        return tuple(getattr(self, table))
+
+    def to_pandas(self, table: str = "images") -> pd.DataFrame:
+        """One table as a DataFrame with the report's columns and types (integers that may be null are `Int64`)."""
+        return to_pandas(table, self.rows(table))
+
+    def to_dict(self) -> dict[str, Any]:
+        """Everything as plain values, for JSON: `run` and a list a table; times are ms UTC."""
+        tables = {name: [dataclasses.asdict(row) for row in self.rows(name)] for name in ROWS if name != "runs"}
+        return {"run": dataclasses.asdict(self.run), **tables}
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -36,20 +73,25 @@ _TYPES = {str: "string", int: "int64", float: "double", bool: "bool", Millis: "t
 
 
 @functools.cache
-def columns(table: str) -> tuple[Column, ...]:
-    """The columns of a table, from the annotations of its rows."""
+def row_columns(kind: type) -> tuple[Column, ...]:
+    """The columns of a row type, from its annotations."""
     found = []
-    for name, hint in get_type_hints(ROWS[table], include_extras=True).items():
-        kind, meaning = get_args(hint) if get_origin(hint) is Annotated else (hint, "")
-        nullable = get_origin(kind) in (Union, types.UnionType)
+    for name, hint in get_type_hints(kind, include_extras=True).items():
+        inner, meaning = get_args(hint) if get_origin(hint) is Annotated else (hint, "")
+        nullable = get_origin(inner) in (Union, types.UnionType)
         if nullable:
-            kind = next(arg for arg in get_args(kind) if arg is not type(None))
-        found.append(Column(name, _TYPES[get_origin(kind) or kind], nullable, meaning))
+            inner = next(arg for arg in get_args(inner) if arg is not type(None))
+        found.append(Column(name, _TYPES[get_origin(inner) or inner], nullable, meaning))
     return tuple(found)
 
 
-def schema(table: str) -> pa.Schema:
-    """The Arrow schema of a table."""
+def columns(table: str) -> tuple[Column, ...]:
+    """The columns of a table of the report."""
+    return row_columns(ROWS[table])
+
+
+def row_schema(kind: type) -> pa.Schema:
+    """The Arrow schema of a row type."""
     import pyarrow as pa
 
     arrow = {
@@ -60,15 +102,25 @@ def schema(table: str) -> pa.Schema:
         "timestamp[ms, UTC]": pa.timestamp("ms", tz="UTC"),
         "list<string>": pa.list_(pa.string()),
     }
-    return pa.schema([pa.field(c.name, arrow[c.type], c.nullable) for c in columns(table)])
+    return pa.schema([pa.field(c.name, arrow[c.type], c.nullable) for c in row_columns(kind)])
+
+
+def schema(table: str) -> pa.Schema:
+    """The Arrow schema of a table of the report."""
+    return row_schema(ROWS[table])
+
+
+def rows_to_arrow(kind: type, rows: Sequence[Any]) -> pa.Table:
+    """Rows of one type as an Arrow table."""
+    import pyarrow as pa
+
+    values = {c.name: [getattr(row, c.name) for row in rows] for c in row_columns(kind)}
+    return pa.Table.from_pydict(values, schema=row_schema(kind))
 
 
 def to_arrow(table: str, rows: Sequence[Any]) -> pa.Table:
-    """Rows as an Arrow table."""
-    import pyarrow as pa
-
-    values = {c.name: [getattr(row, c.name) for row in rows] for c in columns(table)}
-    return pa.Table.from_pydict(values, schema=schema(table))
+    """Rows of a table of the report as an Arrow table."""
+    return rows_to_arrow(ROWS[table], rows)
 
 
 def to_pandas(table: str, rows: Sequence[Any]) -> pd.DataFrame:
@@ -92,33 +144,43 @@ def write_report(folder: str, result: RunResult) -> list[str]:
     return written
 
 
-def _write(data: pa.Table, target: str, table: str) -> None:
-    import pyarrow.parquet as pq
-
+@contextlib.contextmanager
+def replacing(target: str) -> Iterator[str]:
+    """A temporary path whose file takes the place of `target`, synced, when the block ends well."""
     # A name with a leading dot is passed over by pandas, pyarrow and DuckDB when they read the folder.
     temporary = os.path.join(os.path.dirname(target), f".{os.path.basename(target)}.tmp")
     try:
+        yield temporary
+        faults.point("file:sync:before")
+        _sync(temporary)
+        faults.point("file:rename:before")
+        os.rename(temporary, target)
+        faults.point("file:rename:after")
+        _sync(os.path.dirname(target) or ".")
+        faults.point("file:synced")
+    finally:
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(temporary)
+
+
+def _write(data: pa.Table, target: str, table: str) -> None:
+    import pyarrow.parquet as pq
+
+    with replacing(target) as temporary:
         pq.write_table(
             data,
             temporary,
             compression="zstd",
-            use_dictionary=_repetitive(table),  # type: ignore[arg-type, unused-ignore]
+            use_dictionary=repetitive(ROWS[table]),  # type: ignore[arg-type, unused-ignore]
             write_page_index=True,
             write_page_checksum=True,
         )
-        _sync(temporary)
-        os.rename(temporary, target)
-        _sync(os.path.dirname(target))
-    except BaseException:
-        if os.path.exists(temporary):
-            os.unlink(temporary)
-        raise
 
 
-def _repetitive(table: str) -> list[str]:
+def repetitive(kind: type) -> list[str]:
     """Columns worth a dictionary: texts, but not those that are new in every row."""
-    unique = {"trace_id", "hash", "request", "response"}
-    return [c.name for c in columns(table) if c.type == "string" and c.name not in unique]
+    unique = {"trace_id", "hash", "request", "response", "user_text", "extra", "request_id", "operation_id"}
+    return [c.name for c in row_columns(kind) if c.type == "string" and c.name not in unique]
 
 
 def _sync(path: str) -> None:

@@ -8,7 +8,7 @@ Sources: Docker's image specification v1.2 (manifest.json, repositories), `docke
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -16,15 +16,22 @@ from .archive import MAX_CONFIG, MAX_MANIFEST, ArchiveIndex, Member
 from .compression import Compression, sniff
 from .digest import Cancel, Extent, hash_extent
 from .errors import ArchiveFault, Issue, fault, has_errors, issue
-from .image import MAX_TEXT, ImageConfig, Manifest, layer_compression, parse_json
+from .image import DOCKER_CONFIG, MAX_TEXT, OCI_CONFIG, ImageConfig, Manifest, layer_compression, parse_json
 from .layers import LayerFacts, LayerSource
 from .oci import FoundManifest, compare_names, left_out, read_oci
 from .policy import normalise
 from .schemas import validator
+from .sizes import format_size
 
-MAX_IMAGES: Final = 10_000
-MAX_LAYER_ENTRIES: Final = 100_000
+MAX_IMAGES: Final = 5_000
+"""Images, and names; bounded for the sake of the issues that each of them may have."""
+MAX_LAYER_ENTRIES: Final = 30_000
+MAX_LAYERS: Final = 10_000
+"""Layers of one image: with more, its manifest could pass the 4 MiB that registries read."""
+MAX_CONFIGS: Final = 32 << 20
+"""Bytes of all configs together: what is read of them stays in memory until the archive is done."""
 _SHOWN: Final = 20
+_LAYER_FAULTS: Final = 1000
 _SMALL: Final = 4 << 20
 _MIN_DOCKER: Final = (1, 11, 2)
 _HEX: Final = re.compile(r"[0-9a-f]{64}", re.ASCII)
@@ -67,11 +74,11 @@ def read_archive(index: ArchiveIndex, cancel: Cancel) -> ArchiveContent:
 
     Raises an `ArchiveFault` when the archive has no usable manifest.json.
     """
-    entries = _read_manifest(index)
-    used: set[str] = {"manifest.json"}
+    used: set[str] = set()
+    entries = _read_manifest(index, used)
     oci = read_oci(index)
-    configs: dict[int, ImageConfig] = {}
-    images = [_read_image(index, position, entry, used, configs) for position, entry in enumerate(entries)]
+    reader = _ImageReader(index, used)
+    images = [reader.read(position, entry) for position, entry in enumerate(entries)]
     issues: list[Issue] = []
     if oci is not None:
         issues += oci.issues
@@ -119,13 +126,15 @@ def kept_manifest(image: ArchiveImage, facts: Sequence[LayerFacts], target: Comp
     if detail is not None:
         place = f"blobs/sha256/{manifest.digest.hex}"
         return None, [issue("oci-manifest-differs", place=place, image_index=image.index, detail=detail)]
-    plain = any(fact.compression is Compression.NONE for fact in facts)
+    plain = any(_source_compression(fact) is Compression.NONE for fact in facts)
     return (None if plain and target is not Compression.NONE else manifest), []
 
 
 def _disagreement(manifest: Manifest, config: ImageConfig, facts: Sequence[LayerFacts]) -> str | None:
     if (manifest.config.digest, manifest.config.size) != (config.digest, config.size):
         return "its config has another size"
+    if manifest.config.media_type not in (OCI_CONFIG, DOCKER_CONFIG):
+        return f"its config has the media type {manifest.config.media_type}"
     if len(manifest.layers) != len(facts):
         return f"it lists {len(manifest.layers)} layers, manifest.json {len(facts)}"
     for position, (layer, fact) in enumerate(zip(manifest.layers, facts, strict=True)):
@@ -147,10 +156,10 @@ def _source_compression(fact: LayerFacts) -> Compression | None:
 # --- manifest.json ---------------------------------------------------------------------------------------------------
 
 
-def _read_manifest(index: ArchiveIndex) -> list[dict[str, Any]]:
+def _read_manifest(index: ArchiveIndex, used: set[str]) -> list[dict[str, Any]]:
     if "manifest.json" not in index.members:
         raise _no_manifest(index)
-    member = index.resolve("manifest.json", missing="manifest-missing", place="manifest.json")
+    member = index.resolve("manifest.json", missing="manifest-missing", place="manifest.json", used=used)
     document = parse_json(index.read_bounded(member, MAX_MANIFEST, "manifest.json"), "manifest.json")
     if document is None or document == []:
         raise fault("manifest-empty", place="manifest.json")
@@ -158,12 +167,13 @@ def _read_manifest(index: ArchiveIndex) -> list[dict[str, Any]]:
     if not manifest_fits(entries):
         raise _schema_fault(entries)
     assert isinstance(entries, list)
-    listed = sum(len(entry.get("layers") or ()) for entry in entries)
+    listed = [len(entry.get("layers") or ()) for entry in entries]
     names = sum(len(entry.get("repotags") or ()) for entry in entries)
     for count, limit, what in (
         (len(entries), MAX_IMAGES, "images"),
         (names, MAX_IMAGES, "names"),
-        (listed, MAX_LAYER_ENTRIES, "layers"),
+        (sum(listed), MAX_LAYER_ENTRIES, "layers"),
+        (max(listed), MAX_LAYERS, "layers of one image"),
     ):
         if count > limit:
             raise fault("too-many-images", place="manifest.json", detail=f"{count} {what}, at most {limit} are read")
@@ -185,6 +195,9 @@ def manifest_fits(entries: Any) -> bool:
         and entry["config"] != ""
         and _texts(entry.get("repotags"))
         and _texts(entry.get("layers"))
+        and "" not in (entry.get("layers") or ())
+        and isinstance(entry.get("parent"), str | None)
+        and isinstance(entry.get("layersources"), dict | None)
         for entry in entries
     )
 
@@ -206,33 +219,57 @@ def issues_of(e: ArchiveFault) -> list[Issue]:
     return e.issues if isinstance(e, _ManyFaults) else [e.issue]
 
 
+_SPELLING: Final = {
+    "config": "Config",
+    "repotags": "RepoTags",
+    "layers": "Layers",
+    "parent": "Parent",
+    "layersources": "LayerSources",
+}
+_JSON_TYPES: Final = {
+    "array": "a list", "object": "an object", "string": "a string", "null": "null", "number": "a number", "boolean": "a boolean",
+}  # fmt: skip
+
+
 def _schema_fault(entries: Any) -> ArchiveFault:
-    spelling = {"config": "Config", "repotags": "RepoTags", "layers": "Layers"}
     found = []
     for error in validator("docker-manifest.schema.json").iter_errors(entries):
         place = "manifest"
         for step in error.absolute_path:
-            place += f"[{step}]" if isinstance(step, int) else f".{spelling.get(step, step)}"
-        entry = error.instance if isinstance(error.instance, dict) else {}
-        if error.validator in ("required", "minLength") and not entry.get("config"):
+            place += f"[{step}]" if isinstance(step, int) else f".{_SPELLING.get(step, step)}"
+        if error.validator == "required" and error.instance.keys() & {"repotags", "layers"}:
             found.append(issue("config-missing", place=place, name="(Config is not given)"))
         else:
-            found.append(issue("manifest-schema", place=place, detail=error.message[:200]))
+            found.append(issue("manifest-schema", place=place, detail=_explained(error)))
         if len(found) >= _SHOWN:
             break
     return _ManyFaults(found)
 
 
+def _explained(error: Any) -> str:
+    """Why an instance breaks the schema, without the instance itself, which may be of any size."""
+    if error.validator == "required":
+        # imgpkg, for one, has a manifest.json of its own.
+        keys = ", ".join(key[:100] for key in list(error.instance)[:_SHOWN]) or "nothing"
+        return f"the entry has {keys} where docker's have Config, RepoTags and Layers"
+    if error.validator == "minLength":
+        return "a string is empty"
+    types = [error.validator_value] if isinstance(error.validator_value, str) else error.validator_value
+    is_type = validator("docker-manifest.schema.json").is_type
+    given = next(words for name, words in _JSON_TYPES.items() if is_type(error.instance, name))
+    return f"there is {given} where {' or '.join(_JSON_TYPES[name] for name in types)} belongs"
+
+
 def _no_manifest(index: ArchiveIndex) -> ArchiveFault:
     """What an archive without manifest.json is; each kind has its own way out."""
     names = index.members
+    if not index.end_marker:
+        return fault("archive-truncated", place="manifest.json", detail="there is no end marker, and no manifest.json before it")
     tops = {name.split("/", 1)[0] for name in names}
     if "oci-layout" in names or ("index.json" in names and "blobs" in tops):
         return fault("oci-archive", place="oci-layout")
     if any(name.endswith("/layer.tar") and _HEX.fullmatch(name.split("/", 1)[0]) for name in names):
         return fault("docker-too-old", place="manifest.json")
-    if not index.end_marker:
-        return fault("archive-truncated", place="manifest.json", detail="there is no end marker, and no manifest.json before it")
     if len(tops & _ROOTFS) >= 2:
         return fault("filesystem-export", place="manifest.json")
     return fault("manifest-missing", place="manifest.json")
@@ -241,49 +278,78 @@ def _no_manifest(index: ArchiveIndex) -> ArchiveFault:
 # --- images ----------------------------------------------------------------------------------------------------------
 
 
-def _read_image(
-    index: ArchiveIndex, position: int, entry: dict[str, Any], used: set[str], configs: dict[int, ImageConfig]
-) -> ArchiveImage:
-    place = f"manifest[{position}]"
-    image = ArchiveImage(index=position, names=tuple(entry.get("repotags") or ()))
-    found = image.issues
-    try:
-        member = index.resolve(entry["config"], missing="config-missing", place=f"{place}.Config")
-        used.update((entry["config"], member.name))
-        image.config_extent = index.extent(member)
-        if member.offset not in configs:
-            raw = index.read_bounded(member, MAX_CONFIG, "the config")
-            configs[member.offset] = ImageConfig.parse(raw, member.name)
-        image.config = configs[member.offset]
-        found += _config_warnings(image.config, entry["config"], member)
-    except ArchiveFault as e:
-        found.append(e.issue)
-    layers = []
-    for number, name in enumerate(entry.get("layers") or ()):
+class _ImageReader:
+    """Reads the images of an archive and adds the names of their members to `used`; counts what is bounded for all together."""
+
+    def __init__(self, index: ArchiveIndex, used: set[str]) -> None:
+        self._index = index
+        self._used = used
+        self._configs: dict[Member, ImageConfig | Issue] = {}
+        self._config_bytes = 0
+        self._layer_faults = 0
+
+    def read(self, position: int, entry: dict[str, Any]) -> ArchiveImage:
+        """The image of one entry of manifest.json, with what is wrong with it."""
+        place = f"manifest[{position}]"
+        # No rule accepts a name near this long, and each is handled several times.
+        names = tuple(name[:MAX_TEXT] for name in entry.get("repotags") or ())
+        image = ArchiveImage(index=position, names=names)
+        found = image.issues
         try:
-            member = index.resolve(name, missing="layer-missing", place=f"{place}.Layers[{number}]")
+            self._read_config(image, entry["config"], f"{place}.Config")
         except ArchiveFault as e:
             found.append(e.issue)
-            continue
-        used.update((name, member.name))
-        extent = index.extent(member)
-        layers.append(LayerSource(extent, sniff(extent.read(6))))
-    image.layers = tuple(layers)
-    if image.config is not None and not has_errors(found):
-        count = len(image.config.diff_ids)
-        if count != len(layers):
-            found.append(issue("layer-count-mismatch", place=f"{place}.Layers", layers=len(layers), diff_ids=count))
-        elif not layers:
-            found.append(issue("image-without-layers", place=f"{place}.Layers"))
-    image.issues = [each.at(image_index=position) for each in found]
-    return image
+        image.layers = tuple(self._layers(entry.get("layers") or (), f"{place}.Layers", found))
+        if image.config is not None and not has_errors(found):
+            count = len(image.config.diff_ids)
+            if count != len(image.layers):
+                found.append(issue("layer-count-mismatch", place=f"{place}.Layers", layers=len(image.layers), diff_ids=count))
+            elif not image.layers:
+                found.append(issue("image-without-layers", place=f"{place}.Layers"))
+        image.issues = [each.at(image_index=position) for each in found]
+        return image
+
+    def _read_config(self, image: ArchiveImage, name: str, place: str) -> None:
+        member = self._index.resolve(name, missing="config-missing", place=place, used=self._used)
+        image.config_extent = self._index.extent(member)
+        if member not in self._configs:
+            self._configs[member] = self._parse_config(member, place)
+        config = self._configs[member]
+        if isinstance(config, Issue):
+            raise ArchiveFault(config)
+        image.config = config
+        image.issues += _config_warnings(config, name, member)
+
+    def _parse_config(self, member: Member, place: str) -> ImageConfig | Issue:
+        try:
+            raw = self._index.read_bounded(member, MAX_CONFIG, "the config", place=place)
+            self._config_bytes += len(raw)
+            if self._config_bytes > MAX_CONFIGS:
+                size, limit = format_size(self._config_bytes, beside=MAX_CONFIGS), format_size(MAX_CONFIGS)
+                raise fault("metadata-too-large", place=place, name="all configs so far", size=size, limit=limit)
+            return ImageConfig.parse(raw, member.name)
+        except ArchiveFault as e:
+            return e.issue
+
+    def _layers(self, names: Sequence[str], place: str, found: list[Issue]) -> Iterator[LayerSource]:
+        """The layers that are there; of the others an issue each, up to a number that says enough."""
+        for number, name in enumerate(names):
+            try:
+                member = self._index.resolve(name, missing="layer-missing", place=f"{place}[{number}]", used=self._used)
+            except ArchiveFault as e:
+                self._layer_faults += 1
+                if self._layer_faults <= _LAYER_FAULTS or not has_errors(found):
+                    found.append(e.issue)
+                continue
+            extent = self._index.extent(member)
+            yield LayerSource(extent, sniff(extent.read(6)))
 
 
 def _config_warnings(config: ImageConfig, name: str, member: Member) -> Iterable[Issue]:
     stated = _HEX.search(name) or _HEX.search(member.name)
     if stated and stated[0] != config.digest.hex:
         yield issue("config-name-mismatch", place=name[:MAX_TEXT], name=name, actual=config.digest)
-    steps = None if config.history is None else sum(not step.empty_layer for step in config.history)
+    steps = None if config.history is None else len(config.history)
     if not steps and config.diff_ids:
         yield issue("history-missing", place=member.name)
     elif steps is not None and steps != len(config.diff_ids):
@@ -297,9 +363,8 @@ def _compare_repositories(index: ArchiveIndex, images: list[ArchiveImage], used:
     """The names are judged by manifest.json and the file `repositories` (guide 9.3.3): where both speak they must agree."""
     if "repositories" not in index.members:
         return []
-    used.add("repositories")
     try:
-        member = index.resolve("repositories", missing="manifest-missing", place="repositories")
+        member = index.resolve("repositories", missing="manifest-missing", place="repositories", used=used)
         document = parse_json(index.read_bounded(member, MAX_MANIFEST, "repositories"), "repositories")
     except ArchiveFault as e:
         return [e.issue]
@@ -307,10 +372,18 @@ def _compare_repositories(index: ArchiveIndex, images: list[ArchiveImage], used:
         return []
     if not isinstance(document, dict) or not all(isinstance(tags, dict) for tags in document.values()):
         return [issue("repositories-differ", place="repositories", detail="repositories is no map of names to tags")]
-    theirs = {normalise(f"{name}:{tag}") for name, tags in document.items() for tag in tags}
     ours = {normalise(name) for image in images for name in image.names}
-    details = [f"{name} is only in repositories" for name in sorted(theirs - ours)[:_SHOWN]]
-    details += [f"{name} is only in manifest.json" for name in sorted(ours - theirs)[:_SHOWN]]
+    met: set[str] = set()
+    theirs: set[str] = set()
+    # Thousands of tags may stand under a name of megabytes: names are cut, and kept only as far as they are shown.
+    for name, tags in ((name[:MAX_TEXT], tags) for name, tags in document.items()):
+        for full in (normalise(f"{name}:{tag[:MAX_TEXT]}") for tag in tags):
+            if full in ours:
+                met.add(full)
+            elif len(theirs) < _SHOWN:
+                theirs.add(full)
+    details = [f"{name} is only in repositories" for name in sorted(theirs)]
+    details += [f"{name} is only in manifest.json" for name in sorted(ours - met)[:_SHOWN]]
     return [issue("repositories-differ", place="repositories", detail=detail) for detail in details]
 
 
@@ -358,8 +431,9 @@ def _producer(index: ArchiveIndex, entries: list[dict[str, Any]], hybrid: bool) 
     if layers[0].startswith("blobs/sha256/"):
         return "bazel rules_oci"
     if layers[0].endswith("/layer.tar"):
-        version = layers[0].removesuffix("layer.tar") + "VERSION"
-        return "docker 1.10-24" if version in index.members else "bazel rules_docker or nix"
+        # Docker packs folders (nix, too, and compresses the whole); Bazel writes files only.
+        folder = index.members.get(layers[0].removesuffix("/layer.tar"))
+        return "docker 1.10-24" if folder is not None and folder.kind == "directory" else "bazel rules_docker"
     if _HEX.fullmatch(layers[0].removesuffix(".tar")):
         return "podman or skopeo"
     return "unknown"

@@ -4,14 +4,16 @@ Without `deep`: every manifest is hashed, every other blob is there with its siz
 events fits and its replay gives the tag table, the diff_id → blob map is true. With `deep`: every blob is hashed, and every
 layer's content is compared with the diff_id in its config.
 
-`repair` writes missing or damaged links of tags again, forgets notes of blobs that are gone, and moves damaged blobs to
-`<store>/quarantine`, for a registry serves a blob without hashing it and an import takes a blob that is there. Then the
-archives must be imported again; nothing is deleted.
+`repair` writes missing or damaged links of tags again (of those that the events vouch for), forgets notes of blobs that are
+gone, and moves damaged blobs to `<store>/quarantine`, for a registry serves a blob without hashing it and an import takes a
+blob that is there. Then the archives must be imported again; nothing is deleted.
 """
 
 from __future__ import annotations
 
+import itertools
 import os
+import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -27,8 +29,11 @@ from .image import ImageConfig, Manifest
 from .layers import Budget, LayerReading, LayerSource
 from .layout import Link, disk_errors, locked, run_folder
 from .ledger.events import verify_chain
-from .ledger.schema import layer_blobs
+from .ledger.schema import layer_blobs, tags
 from .store import Store, tag_query
+
+_MANY = 400
+"""Keys in one statement: far below the bound parameters that a database takes."""
 
 
 @dataclass(slots=True)
@@ -57,33 +62,41 @@ class VerifyResult:
 class _Found:
     """Notes for the repair, and what the deep look needs."""
 
-    links: list[tuple[Any, list[Link]]] = field(default_factory=list)
+    links: list[tuple[Any, list[Link], list[Issue]]] = field(default_factory=list)
     stale: list[tuple[str, str]] = field(default_factory=list)
     corrupt: dict[Digest, Issue] = field(default_factory=dict)
     referenced: set[Digest] = field(default_factory=set)
-    layers: dict[Digest, tuple[Digest, str]] = field(default_factory=dict)
+    layers: dict[Digest, dict[Digest, str]] = field(default_factory=dict)
+    events: dict[str, str] = field(default_factory=dict)
     repairable: list[Issue] = field(default_factory=list)
 
 
 def verify_store(
     store: Store, *, deep: bool = False, repair: bool = False, jobs: int | None = None, cancel: Cancel | None = None
 ) -> VerifyResult:
-    """Verify a store; see the module. Raises `StoreError` when it cannot be read, `Cancelled`."""
+    """Verify a store; see the module. Raises `StoreError` when it cannot be read, `Cancelled`.
+
+    Loads may go on meanwhile, but not during a repair: one that reused a damaged blob would lose it.
+    """
     cancel = cancel or Cancel()
     result, found = VerifyResult(), _Found()
-    with locked(os.path.join(store.path, "locks", "sweep"), shared=True, cancel=cancel):
-        with store.ledger.read() as connection:
-            rows = connection.execute(tag_query()).all()
-            notes = connection.execute(select(layer_blobs)).all()
-            chain_issues, replayed, result.events = verify_chain(connection)
+    with locked(os.path.join(store.path, "locks", "sweep"), shared=not repair, cancel=cancel):
+        # Rows and links are held against each other while no load writes links: what differs then was changed by others.
+        with locked(_links_lock(store), cancel=cancel):
+            with store.ledger.read() as connection:
+                rows = connection.execute(tag_query()).all()
+                notes = connection.execute(select(layer_blobs)).all()
+            for row in rows:
+                cancel.check()
+                result.issues += _check_tag(store, row, found)
+            result.issues += _foreign_tags(store, {(_path(row), row.tag) for row in rows})
         result.tags = len(rows)
-        result.issues += chain_issues
-        if not chain_issues:
-            result.issues += _compare_replay(rows, replayed)
-        for row in rows:
-            cancel.check()
-            result.issues += _check_tag(store, row, found)
-        result.issues += _foreign_tags(store, {(_path(row), row.tag) for row in rows})
+        with store.ledger.read() as connection:
+            # Rows and events of one moment; that of above may be past, for this may take long.
+            found.events = {_name(row): row.digest for row in connection.execute(tag_query())}
+            chain_issues, replayed, result.events = verify_chain(connection)
+        result.issues += chain_issues or _compare_replay(found.events, replayed)
+        found.events = {} if chain_issues else replayed
         for note in notes:
             if store.layout.blob_size(Digest.parse(note.digest)) != note.size:
                 found.stale.append((note.diff_id, note.media_type))
@@ -96,12 +109,20 @@ def verify_store(
     return result
 
 
+def _links_lock(store: Store) -> str:
+    """The lock under which links are written (see `store`)."""
+    return os.path.join(store.path, "locks", "links")
+
+
 def _path(row: Any) -> str:
     return f"{row.organization}/{row.repository}"
 
 
-def _compare_replay(rows: Any, replayed: dict[str, str]) -> Iterator[Issue]:
-    actual = {f"{_path(row)}:{row.tag}": row.digest for row in rows}
+def _name(row: Any) -> str:
+    return f"{_path(row)}:{row.tag}"
+
+
+def _compare_replay(actual: dict[str, str], replayed: dict[str, str]) -> Iterator[Issue]:
     for name in sorted(actual.keys() | replayed.keys()):
         want, have = replayed.get(name, "nothing"), actual.get(name, "nothing")
         if want != have:
@@ -109,8 +130,7 @@ def _compare_replay(rows: Any, replayed: dict[str, str]) -> Iterator[Issue]:
 
 
 def _check_tag(store: Store, row: Any, found: _Found) -> Iterator[Issue]:
-    path, digest = _path(row), Digest.parse(row.digest)
-    name = f"{path}:{row.tag}"
+    name, digest = _name(row), Digest.parse(row.digest)
     found.referenced.add(digest)
     raw = store.layout.read_blob(digest, MAX_OCI_MANIFEST)
     if raw is None:
@@ -124,9 +144,21 @@ def _check_tag(store: Store, row: Any, found: _Found) -> Iterator[Issue]:
     except ValueError as e:
         yield issue("manifest-invalid", place=name, digest=digest, reference=name, detail=str(e))
         return
+    yield from _check_row(name, row, manifest)
     yield from _check_descriptors(store, name, row, manifest, found)
     if not row.link_pending:
         yield from _check_links(store, name, row, manifest, found)
+
+
+def _check_row(name: str, row: Any, manifest: Manifest) -> Iterator[Issue]:
+    """What a tag's row says beside the digest, which the replay of the events covers."""
+    for what, want, have in (
+        ("image ID", str(manifest.config.digest), row.image_id),
+        ("media type", manifest.media_type, row.media_type),
+        ("number of layers", len(manifest.layers), row.layers),
+    ):
+        if want != have:
+            yield issue("replay-differs", place=name, reference=f"the {what} of {name}", expected=want, actual=have)
 
 
 def _check_descriptors(store: Store, name: str, row: Any, manifest: Manifest, found: _Found) -> Iterator[Issue]:
@@ -147,7 +179,7 @@ def _check_descriptors(store: Store, name: str, row: Any, manifest: Manifest, fo
         yield issue("manifest-invalid", place=name, digest=manifest.digest, reference=name, detail=e.issue.message)
         return
     for descriptor, diff_id in zip(manifest.layers, diff_ids, strict=False):
-        found.layers[descriptor.digest] = (diff_id, name)
+        found.layers.setdefault(descriptor.digest, {})[diff_id] = name
 
 
 def _check_links(store: Store, name: str, row: Any, manifest: Manifest, found: _Found) -> Iterator[Issue]:
@@ -155,18 +187,17 @@ def _check_links(store: Store, name: str, row: Any, manifest: Manifest, found: _
     if served is not None and served != manifest.digest:
         yield issue("foreign-overwrite", place=name, reference=name, actual=served, expected=manifest.digest)
         return
-    wrong = []
+    wrong, faults = [], []
     for link in store.layout.links_of(_path(row), row.tag, manifest):
         if store.layout.read_link(link.path) == link.digest:
             continue
         shown = os.path.relpath(link.path, store.path)
         code = "link-invalid" if os.path.exists(link.path) else "link-missing"
-        fault = issue(code, place=name, path=shown, reference=name)
-        found.repairable.append(fault)
         wrong.append(link)
-        yield fault
+        faults.append(issue(code, place=name, path=shown, reference=name))
     if wrong:
-        found.links.append((row, wrong))
+        found.links.append((row, wrong, faults))
+    yield from faults
 
 
 def _foreign_tags(store: Store, ours: set[tuple[str, str]]) -> Iterator[Issue]:
@@ -193,7 +224,9 @@ def _check_blobs(store: Store, result: VerifyResult, found: _Found, deep: bool, 
             if digest not in found.referenced:
                 result.unreferenced += 1
                 result.unreferenced_bytes += size
-            if fault is not None:
+            if fault is not None and fault.code != "blob-corrupt":
+                result.issues.append(fault)
+            elif fault is not None:
                 found.corrupt.setdefault(digest, fault)
     result.issues += found.corrupt.values()
 
@@ -205,8 +238,9 @@ def _hash_blob(store: Store, digest: Digest, size: int, found: _Found, cancel: C
         fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
         try:
             extent = Extent(fd, 0, size)
-            diff_id, name = found.layers.get(digest, (None, ""))
-            if diff_id is None:
+            claims = found.layers.get(digest, {})
+            name = next(iter(claims.values()), path)
+            if not claims:
                 actual, content = hash_extent(extent, cancel), None
             else:
                 layer = LayerSource(extent, sniff(extent.read(6)))
@@ -220,30 +254,50 @@ def _hash_blob(store: Store, digest: Digest, size: int, found: _Found, cancel: C
             os.close(fd)
     if actual != digest:
         return issue("blob-corrupt", place=path, digest=digest, detail=f"its content is {actual}")
-    if content != diff_id:
-        return issue("blob-corrupt", place=name, digest=digest, detail=f"its layer is {content}, the config says {diff_id}")
+    for diff_id, name in claims.items():
+        if content != diff_id:
+            # Not damage of this blob, and nothing to set aside: the config of that image is wrong.
+            detail = f"the layer {digest} is {content}, the config says {diff_id}"
+            return issue("manifest-invalid", place=name, digest=digest, reference=name, detail=detail)
     return None
 
 
 def _repair(store: Store, result: VerifyResult, found: _Found) -> None:
-    for digest in found.corrupt:
-        folder = os.path.join(store.path, "quarantine")
-        with disk_errors("a damaged blob cannot be set aside"):
-            os.makedirs(folder, exist_ok=True)
-            os.replace(store.layout.blob_path(digest), os.path.join(folder, digest.hex))
-        result.repaired.append(f"{digest} was moved to quarantine/{digest.hex}")
-    with run_folder(store.tmp, f"verify-{os.getpid()}") as tmp, locked(os.path.join(store.path, "locks", "links")):
-        for row, links in found.links:
+    with run_folder(store.tmp, f"verify-{os.getpid()}-{time.monotonic_ns()}") as tmp, locked(_links_lock(store)):
+        for row, links, mended in _trusted(store, found):
             store.layout.write_links(links, tmp)
-            result.repaired.append(f"{len(links)} links of {_path(row)}:{row.tag} were written again")
-    gone = [str(digest) for digest in found.corrupt]
-    if found.stale or gone:
-        with store.ledger.write() as connection:
-            if found.stale:
-                keys = tuple_(layer_blobs.c.diff_id, layer_blobs.c.media_type)
-                connection.execute(delete(layer_blobs).where(keys.in_(found.stale)))
-            if gone:
-                connection.execute(delete(layer_blobs).where(layer_blobs.c.digest.in_(gone)))
-        result.repaired.append(f"{len(found.stale) + len(gone)} notes of layers were forgotten")
+            found.repairable += mended
+            result.repaired.append(f"{len(links)} links of {_name(row)} were written again")
+    forgotten = 0
+    with store.ledger.write() as connection:
+        for start in range(0, len(found.stale), _MANY):
+            keys = tuple_(layer_blobs.c.diff_id, layer_blobs.c.media_type)
+            forgotten += connection.execute(delete(layer_blobs).where(keys.in_(found.stale[start : start + _MANY]))).rowcount
+        for digest in found.corrupt:
+            forgotten += connection.execute(delete(layer_blobs).where(layer_blobs.c.digest == str(digest))).rowcount
+    if forgotten:
+        result.repaired.append(f"{forgotten} notes of layers were forgotten")
+    for digest in found.corrupt:
+        result.repaired.append(f"{digest} was moved to {_set_aside(store, digest)}")
     done = {id(each) for each in found.repairable}
     result.issues = [each for each in result.issues if id(each) not in done]
+
+
+def _set_aside(store: Store, digest: Digest) -> str:
+    """Move a damaged blob out of the registry's sight, beside what was set aside before; where to, within the store."""
+    with disk_errors("a damaged blob cannot be set aside"):
+        os.makedirs(os.path.join(store.path, "quarantine"), exist_ok=True)
+        names = itertools.chain([digest.hex], (f"{digest.hex}.{number}" for number in itertools.count(2)))
+        place = next(path for name in names if not os.path.exists(os.path.join(store.path, path := f"quarantine/{name}")))
+        os.rename(store.layout.blob_path(digest), os.path.join(store.path, place))
+        store.layout.sync()
+    return place
+
+
+def _trusted(store: Store, found: _Found) -> Iterator[tuple[Any, list[Link], list[Issue]]]:
+    """The links to write again: not those of a row that a load has changed since, nor of one that the events do not vouch for."""
+    with store.ledger.read() as connection:
+        now = {row.id: row.generation for row in connection.execute(select(tags.c.id, tags.c.generation))}
+    for row, links, faults in found.links:
+        if now.get(row.id) == row.generation and found.events.get(_name(row)) == row.digest:
+            yield row, links, faults

@@ -7,14 +7,11 @@ fast with fifty commands as with five.
 from __future__ import annotations
 
 import importlib
-import sys
 from collections.abc import Mapping
 from typing import Any, cast
 
 import typer
 from typer.core import TyperGroup
-
-from ..errors import ExitCode
 
 COMMANDS: Mapping[str, tuple[str, str]] = {
     "init": ("store", "Make a store and set its registry, region, account and quota."),
@@ -22,6 +19,7 @@ COMMANDS: Mapping[str, tuple[str, str]] = {
     "import": ("batch", "Check image archives and load what passes into a store."),
     "images": ("store", "List the images of a store."),
     "verify": ("store", "Check a store's blobs, links, tags and events against each other."),
+    "audit": ("audit", "The audit trail: catalog, ingest, export, query, reconcile, verify, prune."),
     "serve-config": ("store", "Print the config.yml with which a stock registry serves a store."),
 }
 
@@ -48,6 +46,7 @@ app = typer.Typer(
     cls=LazyGroup,
     no_args_is_help=True,
     add_completion=False,
+    pretty_exceptions_enable=False,
     rich_markup_mode=None,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
     help="Container image archives, checked, loaded and audited in bulk, offline.",
@@ -71,9 +70,4 @@ def _root(version: bool = typer.Option(False, "--version", callback=_version, is
 
 def main() -> None:
     """The entry point of the program."""
-    try:
-        app(prog_name="swrbatch")
-    except BrokenPipeError:
-        # The reader of our output went away (`swrbatch … | head`): nothing is left to say, and nobody to say it to.
-        sys.stderr.close()
-        raise SystemExit(int(ExitCode.OK)) from None
+    app(prog_name="swrbatch")

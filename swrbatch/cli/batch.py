@@ -16,7 +16,7 @@ from ..digest import Cancel
 from ..errors import ExitCode, UsageError
 from ..sizes import parse_size
 from .inputs import expand
-from .options import Format, FormatOption, LangOption, Language, exits, lang, store_path
+from .options import Format, FormatOption, LangOption, Language, exits, lang, show, store_path
 
 app = typer.Typer(rich_markup_mode=None)
 
@@ -56,7 +56,7 @@ class Conflict(enum.StrEnum):
 Archives = Annotated[
     list[str],
     typer.Argument(
-        metavar="ARCHIVE...",
+        metavar="ARCHIVE",
         help="Files, folders (searched), globs, @list.txt, @- for a list on stdin, - for one archive on stdin.",
     ),
 ]
@@ -126,7 +126,7 @@ def import_(
     archives: Archives,
     store: Annotated[
         str | None,
-        typer.Option("--store", metavar="DIR", help="The store, made at need (default $SWRBATCH_STORE, else ./swr-store)."),
+        typer.Option("--store", metavar="DIR", help="The store, made at need; $SWRBATCH_STORE or ./swr-store."),
     ] = None,
     report: ReportOption = None,
     profile: ProfileOption = Profile.PAGE,
@@ -166,9 +166,11 @@ def _run(given: dict[str, Any], *, load: bool) -> None:
     from ..batch import batch_options, run_batch, space_warning
 
     dry_run = given.pop("dry_run", False)
-    with exits(), _cancelled_by_signals() as cancel:
+    with exits():
+        # Before signals only ask: a list on a terminal or a pipe may never come to its end.
         names = expand(given["archives"])
-        options = batch_options(**_fields(given))
+        options = batch_options(**_fields(given), against_new_store=dry_run)
+    with exits(), _cancelled_by_signals() as cancel:
         with _open_store(given["store"], load=load, dry_run=dry_run) as store:
             if store is not None and load and not dry_run and (warning := space_warning(names, store.path)):
                 typer.echo(f"swrbatch: {warning}", err=True)
@@ -202,6 +204,9 @@ def _open_store(path: str | None, *, load: bool, dry_run: bool) -> Iterator[Any]
     if not load and path is None:
         yield None
         return
+    if dry_run and not Store.exists(store_path(path)):
+        yield None  # judged against a new store (`against_new_store`)
+        return
     with Store(store_path(path), create=load and not dry_run) as store:
         for repository, tag, digest in store.foreign:
             typer.echo(f"swrbatch: the tag {repository}:{tag} was pushed over by something else ({digest}) and is kept", err=True)
@@ -216,18 +221,18 @@ def _bars(no_progress: bool) -> Any:
 
 def _print(result: Any, given: dict[str, Any]) -> None:
     language = lang(given["lang"])
+    if given["format"] is Format.JSON:
+        show(json.dumps(result.to_dict(), ensure_ascii=False))
+    else:
+        from .text import summary
+
+        show(summary(result, language))
+    if result.failure is not None:
+        typer.echo(f"swrbatch: {result.failure}", err=True)
     if given["junit"] is not None:
         from .junit import write_junit
 
         write_junit(given["junit"], result, language)
-    if given["format"] is Format.JSON:
-        typer.echo(json.dumps(result.to_dict(), ensure_ascii=False))
-    else:
-        from .text import summary
-
-        typer.echo(summary(result, language))
-    if result.failure is not None:
-        typer.echo(f"swrbatch: {result.failure}", err=True)
 
 
 @contextmanager

@@ -6,7 +6,8 @@ import xml.etree.ElementTree as ET
 
 from ..errors import Lang
 from ..layout import disk_errors
-from ..results import ImageRow, IssueRow, RunResult
+from ..results import ImageRow, IssueRow
+from ..tables import RunResult
 
 
 def write_junit(path: str, result: RunResult, language: Lang) -> None:

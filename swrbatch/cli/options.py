@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import enum
 import os
+import sys
 from collections.abc import Iterator
 from typing import Annotated
 
@@ -30,7 +31,7 @@ class Language(enum.StrEnum):
 DEFAULT_STORE = "swr-store"
 
 StoreOption = Annotated[
-    str | None, typer.Option("--store", metavar="DIR", help="The store's folder (default $SWRBATCH_STORE, else ./swr-store).")
+    str | None, typer.Option("--store", metavar="DIR", help="The store's folder; $SWRBATCH_STORE or ./swr-store if not given.")
 ]
 FormatOption = Annotated[Format, typer.Option("--format", help="text for people, json for programs.")]
 LangOption = Annotated[Language, typer.Option("--lang", envvar="SWRBATCH_LANG", help="Language of messages: English or Chinese.")]
@@ -43,6 +44,16 @@ def store_path(given: str | None) -> str:
 
 def lang(value: Language) -> Lang:
     return "zh" if value is Language.ZH else "en"
+
+
+def show(text: str) -> None:
+    """Print a result on stdout. A reader that went away (`swrbatch … | head`) changes neither what is done nor the exit code."""
+    try:
+        typer.echo(text)
+        sys.stdout.flush()
+    except BrokenPipeError:
+        # What is left in Python's buffer must have somewhere to go when the process ends.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
 
 
 @contextlib.contextmanager

@@ -10,7 +10,7 @@ from typing import Annotated, Any
 import typer
 
 from ..errors import ExitCode, UsageError, printable
-from .options import Format, FormatOption, LangOption, Language, StoreOption, exits, lang, store_path
+from .options import Format, FormatOption, LangOption, Language, StoreOption, exits, lang, show, store_path
 
 app = typer.Typer(rich_markup_mode=None)
 
@@ -29,17 +29,18 @@ def init(
     Without --registry the first import sets it. A store that exists keeps what it has; other values are refused.
     """
     from ..policy import is_registry
-    from ..store import Store, current_actor, initial_settings
+    from ..store import DEFAULT_ACCOUNT, Store, check_name, current_actor
 
     with exits():
         if registry is not None and not is_registry(registry):
             raise UsageError(f"--registry {printable(registry)} is no host[:port]")
-        chosen = initial_settings(registry=registry, region=region, account=account, org_quota=org_quota)
+        current_actor(account or DEFAULT_ACCOUNT, user)
+        check_name("region", region or "-")
         with Store(store_path(store), create=True) as opened:
-            settings = opened.init(chosen, current_actor(chosen["account"], user))
-            typer.echo(f"store {opened.path}")
-        for name in ("registry", "region", "account", "org_quota"):
-            typer.echo(f"{name}: {settings.get(name, '(set by the first import)')}")
+            settings = opened.init(registry=registry, region=region, account=account, org_quota=org_quota)
+        names = ("registry", "region", "account", "org_quota")
+        shown = [f"{name}: {settings.get(name, '(set by the first import)')}" for name in names]
+        show("\n".join([f"store {opened.path}", *shown]))
 
 
 @app.command("images")
@@ -52,7 +53,7 @@ def images(store: StoreOption = None, format: FormatOption = Format.TEXT, lang_:
     with exits(), Store(store_path(store)) as opened:
         rows = opened.images()
     if format is Format.JSON:
-        typer.echo(json.dumps(rows, ensure_ascii=False))
+        show(json.dumps(rows, ensure_ascii=False))
         return
     head = ("reference", "image ID", "digest", "platform", "layers", "size", "by", "updated")
     lines = [
@@ -68,7 +69,7 @@ def images(store: StoreOption = None, format: FormatOption = Format.TEXT, lang_:
         )
         for row in rows
     ]
-    typer.echo(table([word(text, lang(lang_)) for text in head], lines))
+    show(table([word(text, lang(lang_)) for text in head], lines))
 
 
 def utc(ms: int) -> str:
@@ -94,9 +95,9 @@ def verify(
     with exits(), Store(store_path(store)) as opened:
         result = verify_store(opened, deep=deep, repair=repair)
     if format is Format.JSON:
-        typer.echo(json.dumps(_verify_json(result), ensure_ascii=False))
+        show(json.dumps(_verify_json(result), ensure_ascii=False))
     else:
-        typer.echo(_verify_text(result, deep, lang(lang_)))
+        show(_verify_text(result, deep, lang(lang_)))
     raise typer.Exit(int(ExitCode.OK if result.ok else ExitCode.REJECTED))
 
 
@@ -114,7 +115,7 @@ def _verify_text(result: Any, deep: bool, language: Any) -> str:
     lines = []
     for found in result.issues:
         lines += [f"{word(found.severity.value, language)} {found.code}: {found.text(language)}"]
-        lines += [f"  {word('way out', language)}: {found.remedy(language)}"]
+        lines += [f"  {word('way out', language)}{'：' if language == 'zh' else ': '}{found.remedy(language)}"]
     lines += [f"repaired: {done}" for done in result.repaired]
     unreferenced = f"{result.unreferenced} of no tag here ({format_size(result.unreferenced_bytes)})"
     hashed = f", {format_size(result.bytes_hashed)} hashed" if deep else ""
@@ -143,4 +144,4 @@ def serve_config(
         if not writable:
             storage["maintenance"] = {"readonly": {"enabled": True}}
         config = {"version": "0.1", "log": {"level": "warn"}, "storage": storage, "http": {"addr": addr}}
-    typer.echo(yaml.safe_dump(config, sort_keys=False), nl=False)
+    show(yaml.safe_dump(config, sort_keys=False).rstrip())

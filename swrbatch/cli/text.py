@@ -7,8 +7,9 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 
 from ..errors import Lang, printable
-from ..results import IssueRow, RunResult
+from ..results import IssueRow
 from ..sizes import format_size
+from ..tables import RunResult
 
 _LISTED = 60
 _ZH = {

@@ -32,8 +32,10 @@ class Ledger:
         self.path = path
         self._engine = _engine(path)
         try:
+            faults.point("ledger:open:before")
             with self._translated(), self._engine.connect() as connection:
                 current = _revision(connection)
+            faults.point("ledger:open:after")
             if current != HEAD:
                 self._migrate(current)
         except BaseException:
@@ -67,7 +69,10 @@ class Ledger:
             hint = {
                 "database is locked": "; another process holds it for long: try again",
                 "database or disk is full": "; free some space and run again: what was loaded stays",
+                "disk I/O error": "; look at the disk (full, or failing) and run again: what was loaded stays",
                 "file is not a database": "; it is no SQLite file: restore it from a backup",
+                "database disk image is malformed": "; it is damaged: restore it from a backup",
+                "unable to open database file": "; check the permissions of the store's folder, and that its disk is not full",
                 "attempt to write a readonly database": "; check the permissions of the store's folder",
             }.get(reason, "")
             raise StoreError(f"the ledger {self.path} failed: {reason}{hint}") from e

@@ -62,7 +62,10 @@ class Organization:
 
 @dataclass(slots=True)
 class TagRow:
-    """A tag as the ledger has it, and what the registry serves for it."""
+    """A tag as the ledger has it. `linked` is the content that its link has while it is pending, or had when it was written.
+
+    `planned` tells that a load of this group changes it: what was served before it is in `linked` already.
+    """
 
     digest: str
     image_id: str
@@ -70,11 +73,12 @@ class TagRow:
     linked: str | None
     pending: bool
     id: int | None = None
+    planned: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class Decision:
-    """The effect of one reference. `previous` is the digest that the tag had before, `digest` the one it has after."""
+    """The effect of one reference. `previous` is the digest that was served before, `digest` what the tag table has after it."""
 
     status: Status
     previous: str | None = None
@@ -82,6 +86,14 @@ class Decision:
     issues: tuple[Issue, ...] = ()
     new_organization: bool = False
     new_repository: bool = False
+
+
+@dataclass(slots=True)
+class Accepted:
+    """What the references of one image that were accepted so far would add; they take effect together or not at all."""
+
+    registry: str | None = None
+    organizations: set[str] = field(default_factory=set)
 
 
 @dataclass(slots=True)
@@ -94,6 +106,12 @@ class LoadState:
     repositories: dict[str, int | None] = field(default_factory=dict)
     tags: dict[tuple[str, str], TagRow] = field(default_factory=dict)
     served: dict[tuple[str, str], str | None] = field(default_factory=dict)
+
+    def add(self, other: LoadState) -> None:
+        """Take what is not known yet from a state read later."""
+        for name in ("settings", "organizations", "owned", "repositories", "tags", "served"):
+            mine, theirs = getattr(self, name), getattr(other, name)
+            mine.update({key: value for key, value in theirs.items() if key not in mine})
 
     def effective(self, key: tuple[str, str]) -> str | None:
         """The digest that a client would get for a tag now, or once the links that are pending are written."""
@@ -145,9 +163,21 @@ def read_state(connection: Connection, references: Iterable[Reference], actor: A
     return state
 
 
-def decide(reference: Reference, image_id: str, digest: str | None, state: LoadState, actor: Actor, rules: LoadRules) -> Decision:
-    """Judge one reference. `digest` None (a check, nothing is built): the same image ID counts as the same content."""
-    found = _refusals(reference, state, actor, rules)
+def decide(
+    reference: Reference,
+    image_id: str,
+    digest: str | None,
+    state: LoadState,
+    actor: Actor,
+    rules: LoadRules,
+    accepted: Accepted | None = None,
+) -> Decision:
+    """Judge one reference. `digest` None (a check, nothing is built): the same image ID counts as the same content.
+
+    `accepted` is what the image's references before this one would add, and is kept up to date.
+    """
+    accepted = Accepted() if accepted is None else accepted
+    found = _refusals(reference, state, actor, rules, accepted)
     key = (reference.path, reference.tag)
     before = state.effective(key)
     row = state.tags.get(key)
@@ -161,7 +191,11 @@ def decide(reference: Reference, image_id: str, digest: str | None, state: LoadS
     if same and row is not None and row.digest == before:
         return Decision("unchanged", before, before)
     if before is not None and not same and rules.on_conflict == "skip":
-        return Decision("skipped", before, before)
+        # The ledger's digest, not what is served: replaying the events must give the tag table.
+        return Decision("skipped", before, row.digest if row is not None else None)
+    accepted.registry = accepted.registry or reference.registry
+    if reference.namespace not in state.organizations:
+        accepted.organizations.add(reference.namespace)
     return Decision(
         "loaded" if before is None or same else "overwritten",
         before,
@@ -171,9 +205,9 @@ def decide(reference: Reference, image_id: str, digest: str | None, state: LoadS
     )
 
 
-def _refusals(reference: Reference, state: LoadState, actor: Actor, rules: LoadRules) -> list[Issue]:
+def _refusals(reference: Reference, state: LoadState, actor: Actor, rules: LoadRules, accepted: Accepted) -> list[Issue]:
     found = []
-    registry = state.settings.get("registry")
+    registry = state.settings.get("registry") or accepted.registry
     if registry and not same_registry(reference.registry, registry):
         found.append(issue("registry-mismatch", reference=reference, registry=registry))
     organization = state.organizations.get(reference.namespace)
@@ -184,7 +218,8 @@ def _refusals(reference: Reference, state: LoadState, actor: Actor, rules: LoadR
         found.append(issue("organization-missing", organization=reference.namespace))
     else:
         quota = int(state.settings["org_quota"])
-        if state.owned.get((actor.account, actor.user), 0) >= quota:
+        others = len(accepted.organizations - {reference.namespace})
+        if state.owned.get((actor.account, actor.user), 0) + others >= quota:
             found.append(issue("organization-quota", organization=reference.namespace, user=actor.user, quota=quota))
     return found
 
@@ -204,6 +239,9 @@ def plan(reference: Reference, image_id: str, decision: Decision, state: LoadSta
     digest = decision.digest or ""
     if row is None:
         row = state.tags[key] = TagRow(digest, image_id, 0, None, True)
+    if not row.planned:
+        # What this load knows that it replaces, and so may also replace when a crash leaves the link to the next open.
+        row.linked, row.planned = state.served.get(key), True
     row.digest, row.image_id, row.pending = digest, image_id, True
     row.generation += 1
     state.served[key] = digest
@@ -255,7 +293,7 @@ def write_loads(
         row_state = state.tags[path, tag]
         values = {name: getattr(image, name) for name in ImageRecord.__slots__}
         values |= {"account": actor.account, "user": actor.user, "updated_ms": now, "link_pending": True}
-        values["generation"] = row_state.generation
+        values |= {"generation": row_state.generation, "linked_digest": row_state.linked}
         if row_state.id is None:
             inserts.append({**values, "repository_id": state.repositories[path], "tag": tag})
         else:

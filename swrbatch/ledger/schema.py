@@ -1,13 +1,14 @@
 """The ledger's tables (SQLAlchemy Core), as the newest migration leaves them.
 
-Times are integers, ms UTC. Sizes are bytes. Digests are texts `sha256:<hex>`. Events are only ever added.
+Times are integers, ms UTC. Sizes are bytes. Digests are texts `sha256:<hex>`. Events are only ever added; a prune removes the
+oldest ones and leaves a checkpoint in their place.
 """
 
 from __future__ import annotations
 
 from sqlalchemy import BigInteger, Boolean, Column, ForeignKey, Index, Integer, MetaData, String, Table, Text, UniqueConstraint
 
-HEAD = "0001"
+HEAD = "0002"
 """The newest migration; a ledger at another revision is migrated, or refused when it is newer than this program."""
 
 metadata = MetaData()
@@ -71,7 +72,8 @@ tags = Table(
     Column("updated_ms", BigInteger, nullable=False),
     # True from the commit until the link files are on the disk; the next open writes what a crash left.
     Column("link_pending", Boolean, nullable=False),
-    # What this program last wrote as link: another content was written by somebody else and is never healed over.
+    # What this program last wrote as link; while it is pending, what the load saw there and so replaces. Any other content
+    # was written by somebody else since, and is never healed over.
     Column("linked_digest", String(71)),
     UniqueConstraint("repository_id", "tag"),
     Index("tags_pending", "link_pending"),
@@ -99,4 +101,20 @@ events = Table(
     Column("text", Text, nullable=False),
     Column("previous_hash", String(64), nullable=False),
     Column("hash", String(64), nullable=False),
+)
+
+checkpoints = Table(
+    "checkpoints",
+    metadata,
+    # The last event that a prune removed: its sequence number and its hash, which the next event names as the one before it.
+    Column("seq", BigInteger().with_variant(Integer, "sqlite"), primary_key=True, autoincrement=False),
+    Column("hash", String(64), nullable=False),
+    # The trace_id of the chain's very first event: what tells this chain from another's.
+    Column("identity", String(36), nullable=False),
+    # The newest record_time of what was removed.
+    Column("record_time", BigInteger, nullable=False),
+    # What replaying everything up to there gives, as canonical JSON: organizations, repositories, tags (name to digest), and
+    # what is gone (name to event).
+    # The event of the prune holds its SHA-256. Empty once a later prune left a newer checkpoint.
+    Column("state", Text, nullable=False),
 )
