@@ -105,7 +105,9 @@ def main() -> int:
         a.sort()
         b.sort()
         middle = a[len(a) // 2]
-        what = f"audit verify --store, whole process, peak {max(peaks) / MIB:.0f} MiB; beside it a loop that only hashes"
+        what = (
+            f"audit verify --store, whole process, peak {max(peaks) / MIB:.0f} MiB; beside it a loop that only reads and hashes"
+        )
         report.add(Row(what, f"{middle:.0f} k/s", f"{b[len(b) // 2]:.0f} k/s", middle, LEAST, False, (a[0], a[-1]), unit=" k/s"))
     return report.finish()
 

@@ -1,0 +1,109 @@
+"""What a report found, how bad each is, and what it means: the one table of severities that `--fail-on` goes by.
+
+error     the trail or the store is not what it should be, or something serious happened: act now
+warning   somebody should look: failures, refusals, unknown events, late, damaged or contradictory records
+info      good to know: deletions, changes of access, what stands open, what cannot be known
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Final, Literal
+
+from .rows import FindingRow
+
+Severity = Literal["error", "warning", "info"]
+SEVERITIES: Final[tuple[Severity, ...]] = ("error", "warning", "info")
+"""The worst first."""
+
+
+@dataclass(frozen=True, slots=True)
+class Meaning:
+    """A code of findings: its severity, the table that lists them, and what it means."""
+
+    severity: Severity
+    table: str
+    message: str
+    message_zh: str
+
+
+MEANINGS: Final[Mapping[str, Meaning]] = {
+    "chain-broken": Meaning(
+        "error",
+        "retention",
+        "a digest file, or the store's chain of events, is not what its successor says",
+        "摘要文件或仓库事件链与其后一项所记录的不一致",
+    ),
+    "gap-proved": Meaning(
+        "error", "retention", "digests or sequence numbers prove that events are missing", "摘要或序号证明存在缺失的事件"
+    ),
+    "difference": Meaning("error", "differences", "the store's content is not what the events say", "仓库内容与事件记录不一致"),
+    "incident": Meaning("error", "failures", "events rated incident: serious", "级别为 incident（严重）的事件"),
+    "failed": Meaning("warning", "failures", "operations that failed", "失败的操作"),
+    "refused": Meaning("warning", "failures", "operations that were refused (code 4xx)", "被拒绝的操作（返回码 4xx）"),
+    "unknown-event": Meaning("warning", "uncatalogued", "events that the catalog does not have", "目录中没有的事件"),
+    "resource-type": Meaning(
+        "warning", "uncatalogued", "events whose resource type is not the catalog's", "资源类型与目录不符的事件"
+    ),
+    "share-past": Meaning(
+        "warning", "exposures", "shares that are past their date and still listed", "已过截止日期但仍存在的共享"
+    ),
+    "late": Meaning("warning", "late", "events whose file came on a later day", "在之后日期才上传的事件"),
+    "duplicate-differs": Meaning(
+        "warning", "duplicates", "events whose trace_id stands for another content, too", "同一 trace_id 对应不同内容的事件"
+    ),
+    "rejected": Meaning("warning", "rejects", "records that could not be read", "无法读取的记录"),
+    "schema": Meaning("warning", "days", "events that break the contract of a trace", "不符合事件格式的记录"),
+    "rating-code": Meaning("warning", "days", "events rated normal with an error code", "级别为 normal 但返回码为错误的事件"),
+    "time-unread": Meaning(
+        "warning", "days", "events without a readable time: no period has them", "时间无法读取的事件：不属于任何时间段"
+    ),
+    "time-early": Meaning("warning", "days", "events from before there was a CTS (2015)", "时间早于 CTS 出现（2015 年）的事件"),
+    "time-future": Meaning("warning", "days", "events from the future", "时间在将来的事件"),
+    "record-early": Meaning("warning", "days", "events recorded before they happened", "记录时间早于发生时间的事件"),
+    "user-missing": Meaning("warning", "users", "calls and console actions without a user", "没有用户的调用或控制台操作"),
+    "name": Meaning("warning", "days", "events whose resource name breaks the naming rules", "资源名称不符合命名规则的事件"),
+    "deletion": Meaning("info", "deletions", "deletions that happened", "已执行的删除操作"),
+    "access-change": Meaning(
+        "info", "access_changes", "changes of permissions, shares or visibility", "权限、共享或公开属性的变更"
+    ),
+    "public-repository": Meaning("info", "exposures", "repositories that are public", "公开的镜像仓库"),
+    "share-open": Meaning("info", "exposures", "shares that are open", "有效的共享"),
+    "coverage-unknown": Meaning(
+        "info", "retention", "stretches of time for which nothing proves that no event is missing", "无法证明事件完整的时间段"
+    ),
+    "left-out": Meaning(
+        "info",
+        "report",
+        "older failures, changes and deletions that are counted, but not listed: audit query has them",
+        "已计入统计但未列出的较早事件：可用 audit query 查询",
+    ),
+    "duplicate-dropped": Meaning("info", "inputs", "equal records that were dropped", "已去除的重复记录"),
+    "other-service": Meaning("info", "report", "events of other services, which count nowhere", "其他服务的事件，不计入统计"),
+}
+
+
+def finding_rows(counts: Mapping[str, int]) -> list[FindingRow]:
+    """The findings with how many there are of each, the worst first, those without any left out."""
+    unknown = {code: Meaning("warning", "days", f"events flagged {code}", f"标记为 {code} 的事件") for code in counts}
+    meanings = {**MEANINGS, **{code: meaning for code, meaning in unknown.items() if code not in MEANINGS}}
+    return [
+        FindingRow(
+            severity=meaning.severity,
+            code=code,
+            count=counts[code],
+            table=meaning.table,
+            message=meaning.message,
+            message_zh=meaning.message_zh,
+        )
+        for severity in SEVERITIES
+        for code, meaning in meanings.items()
+        if meaning.severity == severity and counts.get(code)
+    ]
+
+
+def reaches(rows: list[FindingRow], severity: Severity) -> bool:
+    """Whether there is a finding of this severity, or of a worse one."""
+    bad = SEVERITIES[: SEVERITIES.index(severity) + 1]
+    return any(row.severity in bad for row in rows)

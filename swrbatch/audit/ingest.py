@@ -1,0 +1,369 @@
+"""Trace files into a dataset: read, checked, without duplicates, each event on its own day, exactly once.
+
+Every file that the manifest does not know yet is read, in bulk where that gives the same rows (`bulk`), else record by record
+(`files`, `traces`). What was read lies in a stage that finds what is new and sorts it (`stage`), and each day's rows become one
+Parquet file. One rename of the manifest makes the run count. The same trace_id with another content is kept and flagged
+`duplicate-differs`. What cannot be read at all stands in the rejects: file, position, reason, raw text.
+
+A file that cannot be opened, or not read to its end, is rejected, but not noted as taken: the next run tries it again.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+from collections import deque
+from collections.abc import Callable, Generator, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from itertools import islice
+from typing import Annotated, Any, Final
+
+from ..digest import Cancel
+from ..layout import disk_errors
+from ..tables import replacing, row_schema, rows_to_arrow
+from .bulk import CHUNK_BYTES, CHUNK_FILES, Bulk, Taken
+from .dataset import Dataset, Manifest, Part, write_part
+from .files import DigestFile, InputFile, Record, Reject, find_files, source_of
+from .stage import BATCH, Stage
+from .traces import Source, TraceRow, read_trace
+from .unpack import Prepared, prepare
+
+_BATCH_CHARACTERS: Final = 16 << 20
+_REJECTS_HELD: Final = 4096
+_READY: Final = 8
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class InputRow:
+    """A trace file that was taken."""
+
+    path: Annotated[str, "the file"]
+    bytes: Annotated[int, "its size"]
+    modified_ns: Annotated[int, "its time of change, ns"]
+    sha256: Annotated[str, "digest of the file"]
+    kind: Annotated[str, "traces or digest"]
+    records: Annotated[int, "traces read"]
+    rejects: Annotated[int, "records that could not be read"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RejectRow:
+    """A record that could not be read."""
+
+    file: Annotated[str, "the file"]
+    position: Annotated[int, "position in the file, from 0"]
+    reason: Annotated[str, "why"]
+    raw: Annotated[str, "the beginning of its text"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class IngestResult:
+    """What a run took. `kept` rows are in the dataset now; `duplicates` were dropped; `flags` counts the kept rows by flag."""
+
+    files: int
+    files_known: int
+    digest_files: int
+    records: int
+    kept: int
+    duplicates: int
+    rejected: int
+    flags: dict[str, int]
+
+
+def ingest(paths: Sequence[str], dataset: Dataset, *, now: int, cancel: Cancel | None = None) -> IngestResult:
+    """Take the trace files that `paths` name into the dataset. `now`, ms UTC, is the present that future times are judged by.
+
+    Raises `UsageError` for a path that names nothing, `StoreError` when the dataset cannot be written or another run writes it.
+    """
+    cancel = cancel or Cancel()
+    found = find_files(paths)
+    with dataset.changing() as work:
+        known = known_inputs(dataset)
+        fresh = [(path, name) for path, name in found if _identity(path) not in known]
+        run = _Run(dataset, work, now, cancel)
+        run.take_all(fresh)
+        return replace(run.commit(), files_known=len(found) - len(fresh))
+
+
+def _identity(path: str) -> tuple[str, int, int]:
+    """What tells a file from one that was taken: path, size, time of change; nothing matches a file that cannot be looked at."""
+    try:
+        state = os.stat(path)
+    except OSError:
+        return path, -1, -1
+    return path, state.st_size, state.st_mtime_ns
+
+
+def known_inputs(dataset: Dataset) -> set[tuple[str, int, int]]:
+    """The files that were taken: path, size in bytes, time of change in ns."""
+    import pyarrow.parquet as pq
+
+    known: set[tuple[str, int, int]] = set()
+    for path in dataset.side_files("inputs"):
+        table = pq.read_table(path, columns=["path", "bytes", "modified_ns"], use_threads=False)
+        known.update(zip(*(table.column(i).to_pylist() for i in range(3)), strict=True))
+    return known
+
+
+class _Run:
+    """One ingest: staged rows, then one commit."""
+
+    def __init__(self, dataset: Dataset, work: str, now: int, cancel: Cancel) -> None:
+        self.dataset = dataset
+        self.now = now
+        self.cancel = cancel
+        self.generation = dataset.manifest.generation + 1
+        self._work = work
+        self.inputs: list[InputRow] = []
+        self.stage = Stage(work, cancel)
+        self.rejects = _Rejects(os.path.join(work, "rejects.arrow"))
+        self.records = 0
+        self._rows: list[TraceRow] = []
+        self._characters = 0
+
+    def take_all(self, found: Sequence[tuple[str, str]]) -> None:
+        """Read files (path, name), in bulk where that can be."""
+        names = dict(found)
+        bulk = Bulk(self._work, self.stage, self.now, self.dataset.manifest.catalog, self.cancel)
+        with contextlib.closing(bulk), contextlib.closing(_chunks(found, self._work, self.cancel)) as chunks:
+            for slow, group in chunks:
+                for path in slow:
+                    self.take(path, names[path])
+                if group:
+                    chunk = bulk.take(group)
+                    for each in group:
+                        if each.number in chunk.taken:
+                            self._took(each, chunk.taken[each.number])
+                    for each in chunk.left:
+                        self.take(each.path, names[each.path])
+
+    def _took(self, file: Prepared, taken: Taken) -> None:
+        self.records += taken.records
+        for reject in taken.rejects:
+            self.rejects.add(file.source.name, reject)
+        self.inputs.append(
+            InputRow(
+                path=file.path,
+                bytes=file.bytes,
+                modified_ns=file.modified_ns,
+                sha256=file.sha256,
+                kind="traces",
+                records=taken.records,
+                rejects=len(taken.rejects),
+            )
+        )
+
+    def take(self, path: str, name: str) -> None:
+        """Read one file, record by record."""
+        try:
+            with InputFile(path, self.cancel) as file:
+                records, rejects, kind = self._read(file, source_of(name))
+                taken = InputRow(
+                    path=path,
+                    bytes=file.size,
+                    modified_ns=file.modified_ns,
+                    sha256=file.sha256(),
+                    kind=kind,
+                    records=records,
+                    rejects=rejects,
+                )
+        except OSError as e:
+            self.rejects.add(name, Reject(0, f"the file cannot be read: {e.strerror or e}", ""))
+            return
+        self.inputs.append(taken)
+
+    def _read(self, file: InputFile, source: Source) -> tuple[int, int, str]:
+        records, rejects, kind = 0, 0, "traces"
+        for item in file.records():
+            if isinstance(item, Record):
+                self._row(read_trace(item.value, source, item.position, self.now, self.dataset.manifest.catalog))
+                records += 1
+            elif isinstance(item, DigestFile):
+                kind = "digest"
+            else:
+                self.rejects.add(source.name, item)
+                rejects += 1
+        return records, rejects, kind
+
+    def _row(self, row: TraceRow) -> None:
+        self.records += 1
+        self._rows.append(row)
+        self._characters += sum(len(text) for text in (row.request, row.response, row.user_text, row.extra) if text)
+        if len(self._rows) >= BATCH or self._characters > _BATCH_CHARACTERS:
+            self._flush()
+
+    def _flush(self) -> None:
+        self.stage.add(self._rows)
+        self._rows, self._characters = [], 0
+
+    def commit(self) -> IngestResult:
+        """Remove duplicates, write the parts, and make them count."""
+        self._flush()
+        flags: dict[str, int] = {}
+        parts: list[Part] = []
+        if self.inputs or self.rejects.count:
+            digest = hashlib.sha256("".join(sorted(i.sha256 for i in self.inputs)).encode()).hexdigest()
+            parts = write_parts(self.dataset, self.stage, digest, flags)
+            manifest = self.dataset.manifest
+            inputs = self._side("inputs", [rows_to_arrow(InputRow, self.inputs)])
+            rejects = self._side("rejects", self.rejects.tables())
+            self.dataset.commit(
+                replace(
+                    manifest,
+                    generation=self.generation,
+                    parts=[*manifest.parts, *parts],
+                    inputs=[*manifest.inputs, *inputs],
+                    rejects=[*manifest.rejects, *rejects],
+                )
+            )
+        kept = sum(part.rows for part in parts)
+        return IngestResult(
+            files=len(self.inputs),
+            files_known=0,
+            digest_files=sum(i.kind == "digest" for i in self.inputs),
+            records=self.records,
+            kept=kept,
+            duplicates=self.records - kept,
+            rejected=self.rejects.count,
+            flags=dict(sorted(flags.items())),
+        )
+
+    def _side(self, kind: str, tables: Iterator[Any] | list[Any]) -> list[str]:
+        """Write a side file; nothing where there is no row."""
+        import pyarrow.parquet as pq
+
+        filled = (table for table in tables if table.num_rows)
+        first = next(filled, None)
+        if first is None:
+            return []
+        path, name = self.dataset.own_target(kind, f"{self.generation:06}.parquet")
+        with (
+            disk_errors("the dataset cannot be written"),
+            replacing(path) as temporary,
+            pq.ParquetWriter(temporary, first.schema, compression="zstd") as writer,
+        ):
+            writer.write_table(first)
+            for table in filled:
+                writer.write_table(table)
+        return [name]
+
+
+def _chunks(
+    found: Sequence[tuple[str, str]], work: str, cancel: Cancel
+) -> Generator[tuple[list[str], list[Prepared]], None, None]:
+    """Files in groups, in order: paths of those that have to be read record by record, and those that are ready for DuckDB.
+
+    A group is as large as a chunk may be; the next files are made ready while the caller deals with it.
+    """
+    slow: list[str] = []
+    group: list[Prepared] = []
+    size = 0
+    with contextlib.closing(_ahead(found, work, cancel)) as files:
+        for path, ready in files:
+            if ready is None:
+                slow.append(path)
+            else:
+                group.append(ready)
+                size += ready.size
+            if size >= CHUNK_BYTES or len(group) >= CHUNK_FILES:
+                yield slow, group
+                slow, group, size = [], [], 0
+        yield slow, group
+
+
+def _ahead(found: Sequence[tuple[str, str]], work: str, cancel: Cancel) -> Generator[tuple[str, Prepared | None], None, None]:
+    """Files made ready by two threads, in order; a few of them lie ready at a time."""
+    waiting: deque[tuple[str, Future[Prepared | None]]] = deque()
+    numbered = iter(enumerate(found))
+    with ThreadPoolExecutor(2) as pool:
+        try:
+            while True:
+                for number, (path, name) in islice(numbered, _READY - len(waiting)):
+                    waiting.append((path, pool.submit(prepare, number, path, name, work, cancel)))
+                if not waiting:
+                    return
+                path, future = waiting.popleft()
+                yield path, future.result()
+        finally:
+            for _, future in waiting:
+                future.cancel()
+
+
+class _Rejects:
+    """Rejected records, on disk when they are many."""
+
+    def __init__(self, path: str) -> None:
+        self._path = path
+        self._held: list[RejectRow] = []
+        self._writer: Any = None
+        self.count = 0
+
+    def add(self, file: str, item: Reject) -> None:
+        self._held.append(RejectRow(file=file, position=item.position, reason=item.reason, raw=item.raw))
+        self.count += 1
+        if len(self._held) >= _REJECTS_HELD:
+            self._spill()
+
+    def _spill(self) -> None:
+        import pyarrow as pa
+
+        with disk_errors("rejected records cannot be staged"):
+            if self._writer is None:
+                self._writer = pa.ipc.new_stream(self._path, row_schema(RejectRow))
+            self._writer.write_table(rows_to_arrow(RejectRow, self._held))
+        self._held = []
+
+    def tables(self) -> Iterator[Any]:
+        """All of them, a table after the other; nothing can be added any more."""
+        import pyarrow as pa
+
+        if self._writer is not None:
+            self._writer.close()
+            with pa.OSFile(self._path, "rb") as f:
+                for batch in pa.ipc.open_stream(f):
+                    yield pa.Table.from_batches([batch])
+        yield rows_to_arrow(RejectRow, self._held)
+
+
+def stage_and_commit(dataset: Dataset, work: str, rows: Iterator[TraceRow], finish: Callable[[Manifest], Manifest]) -> list[Part]:
+    """Add rows that come from elsewhere, as `ingest` adds those of files; `finish` completes the new manifest at the end."""
+    stage = Stage(work, Cancel())
+    while batch := list(islice(rows, BATCH)):
+        stage.add(batch)
+    if not stage.rows:
+        return []
+    parts = write_parts(dataset, stage, "", {})
+    manifest = dataset.manifest
+    new = replace(manifest, generation=manifest.generation + 1, parts=[*manifest.parts, *parts])
+    dataset.commit(finish(new))
+    return parts
+
+
+def write_parts(dataset: Dataset, stage: Stage, inputs_digest: str, flags: dict[str, int]) -> list[Part]:
+    """Write the staged rows that are new as parts of the next generation; they count once the manifest is committed.
+
+    `flags` takes the number of rows written by flag.
+    """
+    stage.settle(dataset)
+    generation = dataset.manifest.generation + 1
+
+    def write(day: str) -> tuple[Part | None, dict[str, int]]:
+        counts: dict[str, int] = {}
+        return write_part(dataset, generation, day, _counted(stage.day(day), counts), inputs_digest), counts
+
+    with ThreadPoolExecutor(2) as pool:
+        written = list(pool.map(write, stage.days()))
+    for _, counts in written:
+        for flag, count in counts.items():
+            flags[flag] = flags.get(flag, 0) + count
+    return [part for part, _ in written if part is not None]
+
+
+def _counted(tables: Iterator[Any], counts: dict[str, int]) -> Iterator[Any]:
+    """The same tables; their flags are counted."""
+    for table in tables:
+        for value in table.column("flags").combine_chunks().flatten().value_counts().to_pylist():
+            counts[value["values"]] = counts.get(value["values"], 0) + value["counts"]
+        yield table

@@ -1,0 +1,381 @@
+"""Rows on their way into a dataset: kept on disk, duplicates told apart, given back day by day and sorted.
+
+Memory is bounded whatever the number of rows: they lie in Arrow files, each row of a batch in the slice of its day; a day that is
+small enough is sorted in memory, a larger one by DuckDB, which spills. To find duplicates, DuckDB looks at hashes of the trace_id
+first, and compares the content of those rows only whose hash occurs twice.
+
+Two rows are the same trace when trace_id and content are the same. Content is everything but where the row was found and what it
+was judged to be; JSON texts are compared without their white space, since the same trace comes in several shapes. Rows without
+a trace_id are told apart by their content alone. Of several copies that of the dataset is kept, else the one uploaded first.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final
+
+from ..digest import Cancel
+from ..errors import StoreError
+from ..layout import disk_errors
+from ..tables import row_columns, row_schema, rows_to_arrow
+from .dataset import UNKNOWN_DAY, Dataset
+from .traces import DAY_MS, TraceRow
+
+if TYPE_CHECKING:
+    import duckdb
+    import numpy as np
+    import pyarrow as pa
+
+MEMORY: Final = "400MB"
+"""What DuckDB may hold at once."""
+SORTED_IN_MEMORY: Final = 64 << 20
+"""Bytes of a day's rows that are sorted without DuckDB."""
+BATCH: Final = 16 << 10
+_UNKNOWN: Final = -1
+# What tells one trace from another: everything but where it was found and what it was judged to be.
+_NOT_CONTENT: Final = ("region", "uploaded", "source_file", "source_position", "flags", "violations")
+_FOUND: Final = ("uploaded", "source_file", "source_position")
+_ORDER: Final = ("time", "trace_id", "source_file", "source_position")
+
+
+def connect(work: str) -> duckdb.DuckDBPyConnection:
+    """A DuckDB of its own: bounded in memory, what does not fit goes into the folder `work`."""
+    import duckdb
+
+    return duckdb.connect(config={"memory_limit": MEMORY, "temp_directory": os.path.join(work, "spilled"), "threads": 2})
+
+
+@contextlib.contextmanager
+def database_errors(action: str, cancel: Cancel) -> Iterator[None]:
+    """Translate an error of DuckDB into a StoreError, or into Cancelled where that is why it ended.
+
+    An error behind the first rows of a result comes as an OSError of pyarrow.
+    """
+    import duckdb
+
+    try:
+        yield
+    except (duckdb.Error, OSError) as e:
+        cancel.check()
+        raise StoreError(f"{action}: {str(e).splitlines()[0]}") from e
+
+
+@dataclass(frozen=True, slots=True)
+class _Slice:
+    """Rows of one day in a batch of a file: `first` is the number of the first of them in the whole stage."""
+
+    file: str
+    batch: int
+    first: int
+    rows: int
+    bytes: int
+
+
+class Group:
+    """Rows that are added together, or not at all."""
+
+    def __init__(self, path: str) -> None:
+        import pyarrow as pa
+
+        options = pa.ipc.IpcWriteOptions(compression="lz4")
+        with disk_errors("rows cannot be staged"):
+            self._writer = pa.ipc.new_file(path, row_schema(TraceRow), options=options)
+        self._batches = 0
+        self.slices: list[tuple[int, int, int, int]] = []
+        """(day, number of the batch, rows, bytes) in the order of the batches."""
+
+    def add(self, batch: pa.RecordBatch) -> None:
+        """Rows of a batch (the columns of `TraceRow`), each day's as one slice."""
+        import numpy as np
+
+        days = day_numbers(batch.column("time"))
+        if not len(days):
+            return
+        first, last = int(days.min()), int(days.max())
+        if first == last:
+            self._write(first, batch)
+            return
+        order = np.argsort(days, kind="stable")
+        ends = [*(np.flatnonzero(np.diff(days[order])) + 1).tolist(), len(order)]
+        for begin, end in zip([0, *ends], ends, strict=False):
+            self._write(int(days[order[begin]]), _taken(batch, order[begin:end]))
+
+    def _write(self, day: int, batch: pa.RecordBatch) -> None:
+        with disk_errors("rows cannot be staged"):
+            self._writer.write_batch(batch)
+        self.slices.append((day, self._batches, batch.num_rows, batch.nbytes))
+        self._batches += 1
+
+    def close(self) -> None:
+        with disk_errors("rows cannot be staged"):
+            self._writer.close()
+
+
+def day_numbers(times: Any) -> np.ndarray[Any, Any]:
+    """The days of times since 1970 (UTC), -1 where there is no time."""
+    import numpy as np
+    import pyarrow as pa
+
+    ms = times.cast(pa.int64()).fill_null(_UNKNOWN * DAY_MS).to_numpy(zero_copy_only=False)
+    days: np.ndarray[Any, Any] = np.floor_divide(ms, DAY_MS)
+    return days
+
+
+def _taken(batch: pa.RecordBatch, rows: Any) -> pa.RecordBatch:
+    import pyarrow as pa
+
+    indices: Any = pa.array(rows)
+    return batch.take(indices)
+
+
+class Stage:
+    """All rows of a run. Files lie in the folder `work`; who made it removes it."""
+
+    def __init__(self, work: str, cancel: Cancel) -> None:
+        self._work = work
+        self._cancel = cancel
+        self._groups = 0
+        self._days: dict[int, list[_Slice]] = {}
+        self.rows = 0
+        self._verdict = _Verdict()
+        self._sorting = threading.Lock()
+
+    @contextlib.contextmanager
+    def group(self) -> Iterator[Group]:
+        """A group of rows; when the block fails, they were never added."""
+        path = os.path.join(self._work, f"rows-{self._groups}.arrow")
+        self._groups += 1
+        group = Group(path)
+        try:
+            yield group
+        except BaseException:
+            group.close()
+            os.unlink(path)
+            raise
+        group.close()
+        for day, batch, rows, size in group.slices:
+            self._days.setdefault(day, []).append(_Slice(path, batch, self.rows, rows, size))
+            self.rows += rows
+
+    def add(self, rows: Sequence[TraceRow]) -> None:
+        """Add rows as they are."""
+        if rows:
+            with self.group() as group:
+                for batch in rows_to_arrow(TraceRow, rows).to_batches():
+                    group.add(batch)
+
+    def settle(self, dataset: Dataset) -> None:
+        """Find what is new: drop rows that the run or the dataset has already, flag those whose trace_id has another content."""
+        if self.rows:
+            with (
+                contextlib.closing(connect(self._work)) as connection,
+                database_errors("duplicates cannot be found", self._cancel),
+            ):
+                self._verdict = _settled(connection, dataset, self._batches)
+
+    def days(self) -> list[str]:
+        """The days that have rows (`YYYY-MM-DD`), oldest first, `unknown` last."""
+        known = sorted(day for day in self._days if day != _UNKNOWN)
+        return [_day_text(day) for day in (*known, *([_UNKNOWN] if _UNKNOWN in self._days else []))]
+
+    def day(self, text: str) -> Iterator[pa.Table]:
+        """The rows of a day that are new, sorted by (time, trace_id, source_file, source_position)."""
+        import pyarrow as pa
+
+        slices = self._days[_day_number(text)]
+        reader = pa.RecordBatchReader.from_batches(row_schema(TraceRow), self._kept(slices))
+        if sum(each.bytes for each in slices) > SORTED_IN_MEMORY:
+            # One at a time: each may hold all that DuckDB is given.
+            with self._sorting:
+                yield from self._sorted_by_duckdb(reader)
+            return
+        table = reader.read_all()
+        if table.num_rows:
+            yield table.combine_chunks().take(_order(table))
+
+    def _sorted_by_duckdb(self, rows: pa.RecordBatchReader) -> Iterator[pa.Table]:
+        import pyarrow as pa
+
+        schema = row_schema(TraceRow)
+        with contextlib.closing(connect(self._work)) as connection, database_errors("rows cannot be sorted", self._cancel):
+            connection.execute("SET TimeZone = 'UTC'")
+            connection.register("rows", rows)
+            order = ", ".join(f"{name} ASC NULLS LAST" for name in _ORDER)
+            for batch in connection.sql(f"SELECT * FROM rows ORDER BY {order}").to_arrow_reader(BATCH):
+                self._cancel.check()
+                yield pa.Table.from_batches([batch]).select(schema.names).cast(schema)
+
+    def _kept(self, slices: Sequence[_Slice]) -> Iterator[pa.RecordBatch]:
+        """The rows of slices that are new, flagged."""
+        for each, batch in _read(slices, None):
+            self._cancel.check()
+            yield self._verdict.applied(each.first, batch)
+
+    def _batches(self, columns: Sequence[str]) -> Iterator[tuple[int, pa.RecordBatch]]:
+        """All rows, some columns of them, with the number of the first row of each batch."""
+        names = row_schema(TraceRow).names
+        for slices in self._days.values():
+            for each, batch in _read(slices, [names.index(name) for name in columns]):
+                self._cancel.check()
+                yield each.first, batch
+
+
+def _read(slices: Sequence[_Slice], fields: list[int] | None) -> Iterator[tuple[_Slice, pa.RecordBatch]]:
+    import pyarrow as pa
+
+    options = pa.ipc.IpcReadOptions(included_fields=fields, use_threads=False)
+    opened: tuple[str, Any] | None = None
+    with disk_errors("staged rows cannot be read"):
+        for each in slices:
+            if opened is None or opened[0] != each.file:
+                opened = each.file, pa.ipc.open_file(pa.OSFile(each.file, "rb"), options=options)
+            yield each, opened[1].get_batch(each.batch)
+
+
+def _order(table: pa.Table) -> Any:
+    import pyarrow.compute as pc
+
+    # Nulls come last.
+    return pc.sort_indices(table.select(list(_ORDER)), sort_keys=[(name, "ascending") for name in _ORDER])
+
+
+def _day_text(day: int) -> str:
+    import datetime
+
+    if day == _UNKNOWN:
+        return UNKNOWN_DAY
+    return datetime.date.fromordinal(datetime.date(1970, 1, 1).toordinal() + day).isoformat()
+
+
+def _day_number(text: str) -> int:
+    import datetime
+
+    if text == UNKNOWN_DAY:
+        return _UNKNOWN
+    return datetime.date.fromisoformat(text).toordinal() - datetime.date(1970, 1, 1).toordinal()
+
+
+# --- duplicates --------------------------------------------------------------------------------------------------------
+
+
+class _Verdict:
+    """Which rows are dropped, and which have a trace_id that stands for another content: their numbers, sorted."""
+
+    def __init__(self, dropped: np.ndarray[Any, Any] | None = None, differing: np.ndarray[Any, Any] | None = None) -> None:
+        self._dropped = dropped
+        self._differing = differing
+
+    def applied(self, first: int, batch: pa.RecordBatch) -> pa.RecordBatch:
+        """The rows of a batch, the first of which has the number `first`, that are kept, with their flags."""
+        import numpy as np
+        import pyarrow as pa
+
+        differing = _within(self._differing, first, batch.num_rows)
+        if len(differing):
+            flags = batch.column("flags").to_pylist()
+            for row in differing.tolist():
+                flags[row] = sorted([*flags[row], "duplicate-differs"])
+            index = batch.schema.get_field_index("flags")
+            batch = batch.set_column(index, batch.schema.field(index), pa.array(flags, type=batch.schema.field(index).type))
+        dropped = _within(self._dropped, first, batch.num_rows)
+        if not len(dropped):
+            return batch
+        kept = np.ones(batch.num_rows, dtype=bool)
+        kept[dropped] = False
+        return batch.filter(pa.array(kept))
+
+
+def _within(numbers: np.ndarray[Any, Any] | None, first: int, rows: int) -> np.ndarray[Any, Any]:
+    import numpy as np
+
+    if numbers is None:
+        return np.empty(0, dtype=np.int64)
+    begin, end = np.searchsorted(numbers, [first, first + rows])
+    return numbers[begin:end] - first
+
+
+Batches = Callable[[Sequence[str]], Iterator[tuple[int, "pa.RecordBatch"]]]
+
+
+def _settled(connection: duckdb.DuckDBPyConnection, dataset: Dataset, batches: Batches) -> _Verdict:
+    """Judge all rows; see the module's docstring."""
+    import numpy as np
+
+    connection.execute("SET TimeZone = 'UTC'")
+    dataset.view(connection, "existing")
+    connection.register("ids", _numbered(batches(["trace_id"])))
+    connection.execute("CREATE TEMP TABLE fresh AS SELECT hash(nullif(trace_id, '')) AS hash, row FROM ids")
+    connection.execute("""
+        CREATE TEMP TABLE repeated AS
+        SELECT hash FROM fresh GROUP BY hash HAVING count(*) > 1
+        UNION SELECT hash(nullif(trace_id, '')) FROM existing WHERE hash(nullif(trace_id, '')) IN (SELECT hash FROM fresh)
+    """)
+    found = connection.sql("SELECT row FROM fresh WHERE hash IN (SELECT hash FROM repeated) ORDER BY row").fetchnumpy()["row"]
+    suspects = np.asarray(found, dtype=np.int64)
+    if not len(suspects):
+        return _Verdict()
+    names = [c.name for c in row_columns(TraceRow) if c.name not in _NOT_CONTENT]
+    connection.register("suspected", _numbered(batches([*names, *_FOUND]), suspects))
+    connection.execute(f"""
+        CREATE TEMP TABLE suspect AS
+        SELECT nullif(trace_id, '') AS id, {_content(names)} AS content, row, {", ".join(_FOUND)} FROM suspected
+    """)
+    connection.execute(f"""
+        CREATE TEMP TABLE known AS
+        SELECT DISTINCT nullif(trace_id, '') AS id, {_content(names)} AS content FROM existing
+        WHERE hash(nullif(trace_id, '')) IN (SELECT hash FROM repeated)
+    """)
+    judged = connection.sql("""
+        WITH ranked AS (
+            SELECT *,
+                row_number() OVER (PARTITION BY id, content ORDER BY uploaded, source_file, source_position, row) AS copy,
+                first(content) OVER (PARTITION BY id ORDER BY uploaded, source_file, source_position, row) AS first_content
+            FROM suspect
+        )
+        SELECT row,
+            copy > 1 OR EXISTS (FROM known AS k WHERE k.id IS NOT DISTINCT FROM r.id AND k.content = r.content) AS dropped,
+            id IS NOT NULL AND (content <> first_content OR id IN (SELECT id FROM known WHERE id IS NOT NULL)) AS differing
+        FROM ranked AS r ORDER BY row
+    """).fetchnumpy()
+    rows, dropped = np.asarray(judged["row"], dtype=np.int64), np.asarray(judged["dropped"], dtype=bool)
+    return _Verdict(rows[dropped], rows[np.asarray(judged["differing"], dtype=bool) & ~dropped])
+
+
+def _content(names: Sequence[str]) -> str:
+    """SQL for the digest of a row's content."""
+    texts = {"user_text", "request", "response"}
+    plain = {name: f"{name}::VARCHAR" for name in names}
+    plain |= {name: f"CASE WHEN json_valid({name}) THEN json({name})::VARCHAR ELSE {name} END" for name in texts}
+    for name in ("time", "record_time"):
+        plain[name] = f"epoch_ms({name})::VARCHAR"
+        plain[f"{name}_text"] = f"CASE WHEN {name} IS NULL THEN {name}_text END"
+    return f"md5(to_json(struct_pack({', '.join(f'{name} := {sql}' for name, sql in plain.items())}))::VARCHAR)"
+
+
+def _numbered(batches: Iterator[tuple[int, pa.RecordBatch]], only: np.ndarray[Any, Any] | None = None) -> pa.RecordBatchReader:
+    """Batches with the numbers of their rows; with `only` (sorted) the rows of these numbers."""
+    import numpy as np
+    import pyarrow as pa
+
+    def numbered() -> Iterator[pa.RecordBatch]:
+        for first, batch in batches:
+            rows = np.arange(first, first + batch.num_rows, dtype=np.int64)
+            if only is not None:
+                chosen = _within(only, first, batch.num_rows)
+                if not len(chosen):
+                    continue
+                batch, rows = _taken(batch, chosen), rows[chosen]
+            yield pa.RecordBatch.from_arrays([*batch.columns, pa.array(rows)], names=[*batch.schema.names, "row"])
+
+    made = numbered()
+    first = next(made)
+    return pa.RecordBatchReader.from_batches(first.schema, _again(first, made))
+
+
+def _again(first: pa.RecordBatch, rest: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+    yield first
+    yield from rest
