@@ -16,13 +16,14 @@ under it is that of a few small files.
 from __future__ import annotations
 
 import getpass
+import json
 import os
 import socket
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, cast
 
 from sqlalchemy import Connection, bindparam, select, tuple_, update
 
@@ -50,7 +51,7 @@ from .ledger.loads import (
     write_loads,
     write_settings,
 )
-from .ledger.schema import organizations, repositories, tags
+from .ledger.schema import events, organizations, repositories, tags
 from .policy import Reference
 
 if TYPE_CHECKING:
@@ -266,8 +267,14 @@ class Store:
         references = [reference for attempt in attempts for reference in attempt.references]
         state = read_state(connection, references, actor, rules)
         for reference in references:
-            served = self.layout.read_tag(reference.path, reference.tag)
-            state.served[reference.path, reference.tag] = str(served) if served else None
+            key = (reference.path, reference.tag)
+            link = self.layout.read_tag(*key)
+            served = str(link) if link else None
+            row = state.tags.get(key)
+            if row is not None and row.pending and served not in (None, row.linked, row.digest):
+                # The load before the pending one may have written its link late: that is ours, and about to be replaced.
+                served = row.linked if served == self._replaced(reference.name) else served
+            state.served[key] = served
         return state
 
     def _link(self, wanted: dict[tuple[str, str], tuple[int, Manifest]], tmp: str) -> None:
@@ -321,7 +328,8 @@ class Store:
             for row in pending:
                 path = f"{row.organization}/{row.repository}"
                 served = self.layout.read_tag(path, row.tag)
-                ours = served is None or str(served) in (row.digest, row.linked_digest)
+                known = (row.digest, row.linked_digest, self._replaced(f"{path}:{row.tag}"))
+                ours = served is None or str(served) in known
                 if ours:
                     try:
                         manifest = self.manifest(Digest.parse(row.digest))
@@ -335,6 +343,19 @@ class Store:
                 cleared.append({"key": row.id, "planned": row.generation, "linked": linked})
             self.layout.write_links(links, tmp)
             self._clear_pending(cleared)
+
+    def _replaced(self, name: str) -> str | None:
+        """The digest that the newest load of a tag replaced: a load before it may have been killed after writing just that."""
+        told = select(events.c.text).where(
+            events.c.trace_name == "uploadImagePackage",
+            events.c.text.contains(f'"resource_name":{canonical_json(name)}', autoescape=True),
+        )
+        with self.ledger.read() as connection:
+            for text in connection.execute(told.order_by(events.c.seq.desc())).scalars():
+                trace = json.loads(text)
+                if trace["trace_rating"] == "normal" and trace["resource_name"] == name:
+                    return cast("str | None", json.loads(trace["response"])["previous_digest"])
+        return None
 
     def manifest(self, digest: Digest) -> Manifest:
         """A stored manifest, parsed; `StoreError` when it is missing or damaged."""
@@ -519,4 +540,6 @@ def initial_settings(
 
 def _foreign(path: str) -> bool:
     """Whether a folder holds what neither this program nor a registry put there."""
-    return bool(set(os.listdir(path)) - {"docker", "locks", "tmp", "ledger.db", "lost+found"})
+    ours = {"docker", "locks", "tmp", "quarantine", "lost+found"}
+    # SQLite keeps files beside the ledger; another process may be making this very store.
+    return any(name not in ours and not name.startswith("ledger.db") for name in os.listdir(path))

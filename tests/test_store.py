@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, Final
 
 import pytest
+from alembic import command
 from alembic.config import Config
 from alembic.script import ScriptDirectory
 from hypothesis import HealthCheck, Phase, given, settings
@@ -590,12 +591,17 @@ def _schema(path: Path) -> dict[str, Any]:
 
 
 def test_migrations_give_the_schema_that_the_code_knows(tmp_path: Path) -> None:
+    """A new ledger is made in one step; the migrations, one after another, must come to the same."""
     Store(tmp_path / "store", create=True).close()
-    engine = create_engine(f"sqlite:///{tmp_path / 'fresh.db'}")
-    metadata.create_all(engine)
+    config = Config()
+    config.set_main_option("script_location", str(Path(swrbatch.ledger.__file__).parent / "migrations"))
+    engine = create_engine(f"sqlite:///{tmp_path / 'migrated.db'}")
+    with engine.begin() as connection:
+        config.attributes["connection"] = connection
+        command.upgrade(config, "head")
     engine.dispose()
-    migrated = _schema(tmp_path / "store/ledger.db")
-    assert migrated == _schema(tmp_path / "fresh.db")
+    migrated = _schema(tmp_path / "migrated.db")
+    assert migrated == _schema(tmp_path / "store/ledger.db")
     assert migrated.keys() == set(metadata.tables)
 
 

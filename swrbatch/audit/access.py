@@ -90,8 +90,8 @@ ACCESS: Final = f"""
         SELECT *, {_values("item", _KEYS)} AS said FROM items
     ), picked AS (
         SELECT * EXCLUDE (said, answer), {_pick("said", ("namespace",))} AS organization, {_pick("said", _LEVEL)} AS level,
-            {_pick("said", _DEADLINE)} AS deadline, {_pick("said", _SUBJECT)} AS someone, {_pick("said", _REPOSITORY)} AS repository,
-            coalesce(answer[1], {_pick("said", ("before",))}, answer[3], {_pick("said", ("previous",))}) AS old,
+            {_pick("said", _DEADLINE)} AS deadline, {_pick("said", _SUBJECT)} AS someone, {_pick("said", _REPOSITORY)} AS
+            repository, coalesce(answer[1], {_pick("said", ("before",))}, answer[3], {_pick("said", ("previous",))}) AS old,
             coalesce(answer[2], {_pick("said", ("after",))}) AS new
         FROM parsed
     ), named AS (

@@ -19,7 +19,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from .. import faults
 from ..errors import StoreError
-from .schema import HEAD
+from .schema import HEAD, metadata
 
 _BUSY_SECONDS = 120
 
@@ -36,7 +36,9 @@ class Ledger:
             with self._translated(), self._engine.connect() as connection:
                 current = _revision(connection)
             faults.point("ledger:open:after")
-            if current != HEAD:
+            if current is None:
+                self._create()
+            elif current != HEAD:
                 self._migrate(current)
         except BaseException:
             self.close()
@@ -77,7 +79,16 @@ class Ledger:
             }.get(reason, "")
             raise StoreError(f"the ledger {self.path} failed: {reason}{hint}") from e
 
-    def _migrate(self, current: str | None) -> None:
+    def _create(self) -> None:
+        """The newest tables in one step, as the migrations make them (a test holds the two together): Alembic is slow to load."""
+        with self.write() as connection:
+            # Another process may have been faster.
+            if _revision(connection) is None:
+                metadata.create_all(connection)
+                connection.execute(text("CREATE TABLE alembic_version (version_num VARCHAR(32) NOT NULL PRIMARY KEY)"))
+                connection.execute(text("INSERT INTO alembic_version VALUES (:head)"), {"head": HEAD})
+
+    def _migrate(self, current: str) -> None:
         from alembic import command
         from alembic.config import Config
         from alembic.script import ScriptDirectory
@@ -85,7 +96,7 @@ class Ledger:
         config = Config()
         config.set_main_option("script_location", str(Path(__file__).parent / "migrations").replace("%", "%%"))
         known = {script.revision for script in ScriptDirectory.from_config(config).walk_revisions()}
-        if current is not None and current not in known:
+        if current not in known:
             raise StoreError(f"the ledger {self.path} has the version {current}, this program knows {HEAD}: use a newer swrbatch")
         with self.write() as connection:
             # Another process may have been faster.
