@@ -6,7 +6,6 @@ import lzma
 import os
 import re
 import string
-import threading
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
@@ -699,7 +698,7 @@ def test_an_archive_is_read_no_further_than_its_limit(compression: Compression, 
         feeding.result(60)
     assert codes_and_messages(result) == [("decompressed-too-large", "the archive decompresses to more than 64 MiB")]
     # What the pipe and one read hold beyond the limit: nothing near the gigabyte that was offered.
-    assert taken <= 3 * len(zeros(compression)) + (64 << 10) + (256 << 10)
+    assert taken < 3 * len(zeros(compression)) + MIB
 
 
 class CountingSink:
@@ -781,16 +780,15 @@ def test_a_fault_lets_go_of_the_decoder(fault: str, blob_file: Callable[[bytes],
     blob = lzma.compress(bytes(20 * MIB), filters=[{"id": lzma.FILTER_LZMA2, "preset": 0, "dict_size": 32 * MIB}])
     good = LayerSource(blob_file(blob), Kind.XZ)
     bad = LayerSource(blob_file(blob if fault == "too large" else blob[:-20]), Kind.XZ)
-    with pytest.raises(ArchiveFault) as caught:
-        bad.copy_to(None, Kind.GZIP, LayerReading(Budget(GIB, 0), Cancel(), None, MIB if fault == "too large" else None))
-    kept = caught.value
-    assert kept.__traceback__ is not None
-    sizes: list[int] = []
-    reading = LayerReading(Budget(GIB, 0), Cancel())
-    thread = threading.Thread(target=lambda: sizes.append(good.copy_to(None, Kind.GZIP, reading).uncompressed_bytes), daemon=True)
-    thread.start()
-    thread.join(30)
-    assert sizes == [20 * MIB]
+    kept: list[BaseException] = []
+    for _ in range(2):
+        with pytest.raises(ArchiveFault) as caught:
+            bad.copy_to(None, Kind.GZIP, LayerReading(Budget(GIB, 0), Cancel(), None, MIB if fault == "too large" else None))
+        kept.append(caught.value)
+    assert all(each.__traceback__ is not None for each in kept)
+    with ThreadPoolExecutor(1) as pool:
+        facts = pool.submit(good.copy_to, None, Kind.GZIP, LayerReading(Budget(GIB, 0), Cancel())).result(60)
+    assert facts.uncompressed_bytes == 20 * MIB
 
 
 def test_a_bomb_in_an_import_leaves_nothing(tmp_path: Path) -> None:

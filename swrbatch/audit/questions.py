@@ -149,8 +149,8 @@ _REASONS: Final = """list_filter(list_concat(
         CASE WHEN told[2] IS NOT NULL THEN json_extract_string(answer, '$.errors[*].errorCode') ELSE [] END,
         CASE WHEN told[3] IS NOT NULL THEN json_extract_string(answer, '$[*].errorCode') ELSE [] END,
         [told[4], told[5]]), lambda reason: reason IS NOT NULL)"""
-_TOLD: Final = """json_extract_string(answer, ['$.codes', '$.errors', '$[0].errorCode', '$.errorCode', '$.error_code', '$.errorMessage',
-        '$.error_msg', '$.errors[0].errorMessage', '$[0].errorMessage', '$.message', '$.error'])"""
+_TOLD: Final = """json_extract_string(answer, ['$.codes', '$.errors', '$[0].errorCode', '$.errorCode', '$.error_code',
+        '$.errorMessage', '$.error_msg', '$.errors[0].errorMessage', '$[0].errorMessage', '$.message', '$.error'])"""
 _MESSAGE: Final = f"""left(coalesce(CASE WHEN message NOT LIKE '["%' THEN nullif(message, '') END,
         {", ".join(f"told[{n}]" for n in range(6, 12))}), 500)"""
 FAILURE_ANSWERS: Final = f"""CREATE TEMP TABLE failure_answers AS
