@@ -252,7 +252,7 @@ def test_it_opens_with_what_it_is_and_the_two_commands(page: str) -> None:
 
 def test_paths_and_options_exist(page: str) -> None:
     group: Any = typer.main.get_command(app)
-    known = {
+    known = {"--help", "--version"} | {
         option
         for name in COMMANDS
         for p in getattr(group.get_command(None, name), "params", ())
