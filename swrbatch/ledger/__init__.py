@@ -84,6 +84,8 @@ class Ledger:
         with self.write() as connection:
             # Another process may have been faster.
             if _revision(connection) is None:
+                if tables := inspect(connection).get_table_names():
+                    raise StoreError(f"the ledger {self.path} failed: table {tables[0]} already exists; it is another program's")
                 metadata.create_all(connection)
                 connection.execute(text("CREATE TABLE alembic_version (version_num VARCHAR(32) NOT NULL PRIMARY KEY)"))
                 connection.execute(text("INSERT INTO alembic_version VALUES (:head)"), {"head": HEAD})
