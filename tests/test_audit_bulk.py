@@ -266,7 +266,11 @@ VALUES: dict[str, st.SearchStrategy[Any]] = {
     | st.sampled_from(['","trace_id":"', '\\":', 'a":b', "\\\\", "NaN", ",}", ", ]", "\u2028", "😀"]),
 }
 EXTRA = st.dictionaries(
-    st.sampled_from(["origin", "a b'c", 'q"q', "é", "k\\", "Time", "x.y", "$", "0", "trace status"]), NESTED, max_size=3
+    st.sampled_from(
+        ["origin", "a b'c", 'q"q', "file", "odd", "request_other", "+x", "é", "k\\", "Time", "x.y", "$", "0", "trace status"]
+    ),
+    NESTED,
+    max_size=3,
 )
 
 
@@ -333,7 +337,9 @@ def test_a_known_key_in_other_letters_is_another_key(tmp_path: Path) -> None:
     assert both(tmp_path / "b", {"a": array([trace(1, x=1, X=2)])}) == []
 
 
-@pytest.mark.parametrize("name", ["k\\", 'k"', "k':", "\\", "é", "", " ", "a.b", "$", '":', '\\\\":'])
+@pytest.mark.parametrize(
+    "name", ["file", "odd", "filename", "user_other", "k\\", 'k"', "k':", "\\", "é", "", " ", "a.b", "$", '":', '\\\\":']
+)
 def test_an_unknown_key_is_never_passed_over(tmp_path: Path, name: str) -> None:
     for number, value in enumerate((1, "x", {"y": 1, 'z":': [{}]}, [], None, '":', "\\")):
         folder = tmp_path / str(number)
@@ -350,6 +356,19 @@ def test_envelopes_inside_of_an_array_are_seen(tmp_path: Path) -> None:
     assert both(tmp_path, {str(n): array([trace(0), value]) for n, value in enumerate(values)}) == ["0"]
     # With an id it is a trace that has such a key.
     assert both(tmp_path / "b", {"a": array([trace(1, traces=[1])])}) == []
+
+
+def test_unknown_keys_are_learned_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = []
+    real = bulk_module._query
+    monkeypatch.setattr(
+        bulk_module,
+        "_query",
+        lambda paths, form, learned, flat: asked.append((len(learned), flat)) or real(paths, form, learned, flat),
+    )
+    data = {f"{n}.json": array([trace(n, origin={"a": n}, zone="z", none=None)]) for n in range(4)}
+    assert both(tmp_path, data) == list(data)
+    assert asked == [(0, False), (3, False)]
 
 
 def test_too_many_unknown_keys_are_left(tmp_path: Path) -> None:
@@ -388,6 +407,54 @@ def test_every_key_has_its_column() -> None:
         "content_length",
         "total_time",
     }
+
+
+def counted(text: str) -> tuple[int, int, bool]:
+    """Keys of a JSON text, those whose value is a text, and whether no value of a key is null, an object or an array."""
+    pairs: list[Any] = []
+    json.loads(text, object_pairs_hook=lambda found: pairs.extend(value for _, value in found))
+    return len(pairs), sum(isinstance(value, str) for value in pairs), not any(isinstance(v, dict | list | None) for v in pairs)
+
+
+# json.loads gives what its hook returns: objects are None here, as they have to be for `counted`.
+LOOKED = st.lists(
+    st.dictionaries(st.text('a":,\\{}[]é n', max_size=4), NESTED | st.text('":,\\{}[] ', max_size=6), max_size=4), max_size=4
+)
+
+
+@settings(max_examples=300, deadline=None)
+@given(LOOKED, st.sampled_from([(",", ":"), (", ", ": ")]), st.lists(st.integers(1, 9), min_size=1))
+def test_keys_and_texts_are_counted(values: list[dict[str, Any]], separators: tuple[str, str], sizes: list[int]) -> None:
+    """However the file is cut into pieces, the numbers are right, or it is said that there are none."""
+    text = json.dumps(values, separators=separators, ensure_ascii=False)
+    data = text.encode()
+    look, at, turn = unpack_module._Look(), 0, 0
+    while at < len(data) and look.at(data[at : at + sizes[turn % len(sizes)]]):
+        at, turn = at + sizes[turn % len(sizes)], turn + 1
+    if not look.good:
+        return  # a comma before a bracket, in a text
+    assert look.format() == "array"
+    keys, strings, flat = counted(text)
+    # A text that begins with a colon is counted as a key: never too few are.
+    assert look.keys is None or look.keys >= keys
+    assert look.keys != keys or (look.strings in (strings, None) and look.flat == flat)
+    if text.count(":") == keys and "\\" not in text:
+        assert look.keys == keys and look.strings == strings
+
+
+@pytest.mark.parametrize("size", [1, 7, 100])
+def test_small_pieces(tmp_path: Path, size: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    data = {
+        "a": array(PLAIN_VALUES),
+        "b": json.dumps(PLAIN_VALUES, indent=1).encode(),
+        "c": array(traces(20)),
+        "d": lines(traces(9)),
+    }
+    paths = {name: write(tmp_path / name, content) for name, content in data.items()}
+    whole = [prepare(n, str(path), name, str(tmp_path), Cancel()) for n, (name, path) in enumerate(paths.items())]
+    monkeypatch.setattr(files, "_READ", size)
+    assert [prepare(n, str(path), name, str(tmp_path), Cancel()) for n, (name, path) in enumerate(paths.items())] == whole
+    assert [each.flat for each in whole if each] == [False, False, True, True]
 
 
 # --- bounds ------------------------------------------------------------------------------------------------------------

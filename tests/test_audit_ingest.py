@@ -479,10 +479,11 @@ def check_killed_at(
         shutil.rmtree(dataset)
 
 
-def test_killed_at_every_write_boundary(tmp_path: Path, killing: Killer) -> None:
+@pytest.mark.parametrize("half", [0, 1])  # for two workers
+def test_killed_at_every_write_boundary(tmp_path: Path, killing: Killer, half: int) -> None:
     paths = troubled(tmp_path / "in")
     assert killing(tmp_path / "start", paths[:1], NOW)[0] == 0
-    check_killed_at(tmp_path, killing, paths, tmp_path / "start", lambda last: range(1, last + 1))
+    check_killed_at(tmp_path, killing, paths, tmp_path / "start", lambda last: range(1 + half, last + 1, 2))
 
 
 def test_killed_in_a_first_run(tmp_path: Path, killing: Killer) -> None:

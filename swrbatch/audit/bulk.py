@@ -4,11 +4,11 @@
 batch at a time. What is not plain in a row is not judged here: the text of this one record goes to the exact reader. What is not
 plain in a file sends the whole file there: it is named in `Chunk.left`.
 
-Why nothing is passed over: `unpack` counts the keys of a file (`":` behind no backslash), DuckDB counts the values of the
-columns that it was asked for. When the two differ, DuckDB lists the keys; unknown ones become columns, too, for `extra`. Why
-no value is taken for another: columns come as JSON text, so its type is seen. Texts come as such where nothing is null, an
-object or an array: `unpack` has counted them, too, and when the number is right, no text was anything else. DuckDB reads more
-than JSON, but NaN shows as a text that the exact reader refuses, and commas before a closing bracket were found by `unpack`.
+Why nothing is passed over: `unpack` counts the keys of a file (`":` behind no backslash), DuckDB counts the values of the columns
+that it was asked for. When the two differ, DuckDB lists the keys; unknown ones become columns, too, for `extra`. Why no value is
+taken for another: columns come as JSON text, so its type is seen. Where nothing is null, an object or an array, texts come as
+such: `unpack` has counted them, too, and when the number is right, no text was anything else. DuckDB reads more than JSON, but
+NaN shows as a text that the exact reader refuses, and commas before a closing bracket were found by `unpack`.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any, Final
 from ..digest import Cancel
 from ..tables import rows_to_arrow
 from . import files
-from .columns import KNOWN, PLAIN_TEXTS, Converter, Places
+from .columns import FLAT_TEXTS, KNOWN, PLAIN_TEXTS, Converter, Places, extra
 from .files import DECODER, Record, Reject, record_of
 from .stage import BATCH, Group, Stage, connect
 from .traces import TraceRow, read_trace
@@ -34,8 +34,8 @@ CHUNK_BYTES: Final = 32 << 20
 CHUNK_FILES: Final = 512
 _LONG_ROW: Final = 128 << 10
 _LEARNED: Final = 64
-# Keys by which the exact reader tells envelopes and digest files, and DuckDB's own column.
 _OBJECTS: Final = ("request", "response")
+# Keys by which the exact reader tells envelopes and digest files, and DuckDB's own column.
 _SPECIAL: Final = frozenset({"cts", "traces", "log_files", "digest_object", "filename"})
 
 
@@ -164,13 +164,12 @@ class Bulk:
 
     def _convert_batch(self, batch: pa.RecordBatch, places: Places, counts: Mapping[int, _Count], staged: Group) -> None:
         place = places.of(batch.column("file"))
-        rows, odd, keys = self._convert(batch, place, self._learned)
-        strings = batch.column("strings").to_numpy(zero_copy_only=False) if "strings" in batch.schema.names else None
+        rows, odd, keys, strings = self._convert(batch, place, self._learned)
         for begin, end, number, first in place.runs:
             count = counts[number]
             count.rows += end - begin
             count.keys += int(keys[begin:end].sum())
-            count.strings += 0 if strings is None else int(strings[begin:end].sum())
+            count.strings += int(strings[begin:end].sum())
             count.odd += (odd[begin:end].nonzero()[0] + first).tolist()
         staged.add(rows)
 
@@ -252,11 +251,15 @@ def _named(message: str, group: Sequence[Prepared]) -> set[int]:
 
 # --- the query ---------------------------------------------------------------------------------------------------------
 
-_LIMIT: Final = f"maximum_object_size = {32 << 20}"
+_LIMIT: Final = f"maximum_object_size = {16 << 20}"
 
 
 def _quoted(text: str) -> str:
     return text.replace("'", "''")
+
+
+def _name(text: str) -> str:
+    return '"' + text.replace('"', '""') + '"'
 
 
 def _query(paths: Sequence[str], form: str, learned: Sequence[str], flat: bool) -> str:
@@ -266,16 +269,11 @@ def _query(paths: Sequence[str], form: str, learned: Sequence[str], flat: bool) 
     """
     listed = ", ".join(f"'{_quoted(path)}'" for path in paths)
     names = [*KNOWN, *learned]
-    texts = [*PLAIN_TEXTS, "user", "request", "response"] if flat else []
+    texts = FLAT_TEXTS if flat else ()
     columns = ", ".join(f"'{_quoted(name)}': '{'VARCHAR' if name in texts else 'JSON'}'" for name in names)
-    quoted = {name: '"' + name.replace('"', '""') + '"' for name in names}
-    shown = [f"{quoted[name]}::VARCHAR AS {quoted[name]}" for name in names if flat or name not in (*PLAIN_TEXTS, *_OBJECTS)]
-    shown.append(" + ".join(f"({quoted[name]} IS NOT NULL)::INTEGER" for name in names) + " AS keys")
-    if flat:
-        strings = [f"({name} IS NOT NULL)::INTEGER" for name in texts]
-        strings += [f"coalesce(starts_with({quoted[name]}, '\"'), false)::INTEGER" for name in names if name not in texts]
-        shown.append(" + ".join(strings) + " AS strings")
-    else:
+    shown = [f"{name}::VARCHAR AS {name}" for name in KNOWN if flat or name not in (*PLAIN_TEXTS, *_OBJECTS)]
+    shown += [f"{_name(name)}::VARCHAR AS {_name(extra(name))}" for name in learned]
+    if not flat:
         shown += [f"{name}->>'$' AS {name}" for name in (*PLAIN_TEXTS, *_OBJECTS)]
         shown += [f"NOT coalesce(starts_with({name}, '\"'), true) AS {name}_other" for name in _OBJECTS]
         shown.append(" OR ".join(f"NOT coalesce(starts_with({name}, '\"'), true)" for name in PLAIN_TEXTS) + " AS odd")

@@ -46,9 +46,16 @@ if TYPE_CHECKING:
 
 PLAIN_TEXTS: Final = (*TEXTS, "trace_rating", "trace_status")
 JSON: Final = ("code", "user", "request", "response", "time", "record_time", "read_only", "content_length", "total_time")
+FLAT_TEXTS: Final = (*PLAIN_TEXTS, "user", "request", "response")
+_NOT_TEXTS: Final = tuple(name for name in JSON if name not in FLAT_TEXTS)
 KNOWN: Final = (*PLAIN_TEXTS, *JSON)
 """The keys that columns are made of."""
 _CACHED: Final = 50_000
+
+
+def extra(key: str) -> str:
+    """The name of the column of a key that is none of `KNOWN`; no other column has such a name."""
+    return f"+{key}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,9 +110,9 @@ class Converter:
     """Batches of JSON columns into batches of `TraceRow`.
 
     Columns that come: `file`; texts, unquoted; `request` and `response`, unquoted, with `…_other` where they were no text; the
-    rest as JSON; `odd` where a text is none; `keys`, the number of values. Without `odd`, every text is one, and so are `user`,
-    `request` and `response`. What goes: the plain rows, which rows are odd, and the number of keys of each row, those inside of
-    values included.
+    rest as JSON, learned keys as `extra` names them; `odd` where a text is none. Without `odd`, every text is one, and so are
+    `user`, `request` and `response`. What goes: the plain rows, which rows are odd, and for each row the number of its keys,
+    those inside of values included, and of its texts (where there is no `odd`).
     """
 
     def __init__(self, now: int, catalog: str) -> None:
@@ -117,14 +124,15 @@ class Converter:
         self._numbers = _Cache(_number_of)
         self._flag_lists = _Cache(_flag_list)
 
-    def __call__(self, batch: pa.RecordBatch, place: Place, learned: Sequence[str]) -> tuple[pa.RecordBatch, Any, Any]:
+    def __call__(self, batch: pa.RecordBatch, place: Place, learned: Sequence[str]) -> tuple[pa.RecordBatch, Any, Any, Any]:
         import numpy as np
         import pyarrow as pa
 
         given = {name: batch.column(name) for name in batch.schema.names}
         flat = "odd" not in given
         odd = np.zeros(batch.num_rows, dtype=bool) if flat else _bools(given["odd"])
-        keys = given["keys"].to_numpy(zero_copy_only=False).astype(np.int64)
+        keys = _present(given, (*KNOWN, *map(extra, learned)))
+        strings = _present(given, FLAT_TEXTS) + _quoted(given, (*_NOT_TEXTS, *map(extra, learned)))
         made: dict[str, Any] = {name: given[name] for name in TEXTS} | place.columns
         judged = [
             _ratings(given, made),
@@ -146,7 +154,7 @@ class Converter:
         made["violations"] = pa.array([[]], pa.list_(pa.string())).take(_index(np.zeros(batch.num_rows, dtype=np.int64)))
         schema = row_schema(TraceRow)
         rows = pa.RecordBatch.from_arrays([made[name].cast(schema.field(name).type) for name in schema.names], schema=schema)
-        return (rows.filter(pa.array(~odd)) if odd.any() else rows), odd, keys
+        return (rows.filter(pa.array(~odd)) if odd.any() else rows), odd, keys, strings
 
     def _flags(self, made: Mapping[str, Any], place: Place) -> Any:
         import numpy as np
@@ -217,6 +225,33 @@ def _combined(columns: Sequence[_Codes], judge: Callable[..., int]) -> Any:
     _, firsts, index = np.unique(key, return_index=True, return_inverse=True)
     judged = [int(judge(*(column.value(int(column.codes[first])) for column in columns))) for first in firsts]
     return np.array(judged, dtype=np.int64)[index]
+
+
+def _present(given: Mapping[str, Any], names: Sequence[str]) -> Any:
+    """For each row the number of columns that are not null."""
+    import numpy as np
+
+    found = np.zeros(len(given["file"]), dtype=np.int64)
+    whole = 0
+    for name in names:
+        column = given[name]
+        if column.null_count == 0:
+            whole += 1
+        elif column.null_count < len(column):
+            found += column.is_valid().to_numpy(zero_copy_only=False)
+    return found + whole
+
+
+def _quoted(given: Mapping[str, Any], names: Sequence[str]) -> Any:
+    """For each row the number of columns whose JSON is a text."""
+    import numpy as np
+    import pyarrow.compute as pc
+
+    found = np.zeros(len(given["file"]), dtype=np.int64)
+    for name in names:
+        if given[name].null_count < len(given[name]):
+            found += _bools(pc.starts_with(given[name], '"'))
+    return found
 
 
 def _bools(column: Any) -> Any:
@@ -393,11 +428,11 @@ def _extras(given: Mapping[str, Any], made: dict[str, Any], learned: Sequence[st
     import pyarrow as pa
 
     size = len(given["file"])
-    used = [name for name in learned if given[name].null_count < size]
+    used = [name for name in learned if given[extra(name)].null_count < size]
     if not used:
         made["extra"] = pa.nulls(size, pa.string())
         return None, None
-    columns = [given[name].to_pylist() for name in used]
+    columns = [given[extra(name)].to_pylist() for name in used]
     cache = _Cache(_extra_of)
     results = [cache(tuple(zip(used, texts, strict=True))) for texts in zip(*columns, strict=True)]
     made["extra"] = pa.array([result[2] for result in results], pa.string())

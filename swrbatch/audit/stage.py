@@ -1,8 +1,8 @@
 """Rows on their way into a dataset: kept on disk, duplicates told apart, given back day by day and sorted.
 
-Memory is bounded whatever the number of rows: they lie in Arrow files, each row of a batch in the slice of its day; a day that is
-small enough is sorted in memory, a larger one by DuckDB, which spills. To find duplicates, DuckDB looks at hashes of the trace_id
-first, and compares the content of those rows only whose hash occurs twice.
+Memory is bounded whatever the number of rows: they lie in Arrow files, each row of a batch in the slice of its hour; an hour that
+is small enough is sorted in memory, a larger one by DuckDB, which spills. To find duplicates, DuckDB looks at hashes of the
+trace_id first, and compares the content of those rows only whose hash occurs twice.
 
 Two rows are the same trace when trace_id and content are the same. Content is everything but where the row was found and what it
 was judged to be; JSON texts are compared without their white space, since the same trace comes in several shapes. Rows without
@@ -12,6 +12,7 @@ a trace_id are told apart by their content alone. Of several copies that of the 
 from __future__ import annotations
 
 import contextlib
+import datetime
 import os
 import threading
 from collections.abc import Callable, Iterator, Sequence
@@ -23,7 +24,7 @@ from ..errors import StoreError
 from ..layout import disk_errors
 from ..tables import row_columns, row_schema, rows_to_arrow
 from .dataset import UNKNOWN_DAY, Dataset
-from .traces import DAY_MS, TraceRow
+from .traces import TraceRow
 
 if TYPE_CHECKING:
     import duckdb
@@ -32,10 +33,12 @@ if TYPE_CHECKING:
 
 MEMORY: Final = "400MB"
 """What DuckDB may hold at once."""
-SORTED_IN_MEMORY: Final = 64 << 20
-"""Bytes of a day's rows that are sorted without DuckDB."""
+SORTED_IN_MEMORY: Final = 96 << 20
+"""Bytes of an hour's rows that are sorted without DuckDB."""
 BATCH: Final = 16 << 10
-_UNKNOWN: Final = -1
+_HOUR_MS: Final = 3_600_000
+_DAY_HOURS: Final = 24
+_UNKNOWN: Final = -_DAY_HOURS
 # What tells one trace from another: everything but where it was found and what it was judged to be.
 _NOT_CONTENT: Final = ("region", "uploaded", "source_file", "source_position", "flags", "violations")
 _FOUND: Final = ("uploaded", "source_file", "source_position")
@@ -66,7 +69,7 @@ def database_errors(action: str, cancel: Cancel) -> Iterator[None]:
 
 @dataclass(frozen=True, slots=True)
 class _Slice:
-    """Rows of one day in a batch of a file: `first` is the number of the first of them in the whole stage."""
+    """Rows of one hour in a batch of a file: `first` is the number of the first of them in the whole stage."""
 
     file: str
     batch: int
@@ -86,28 +89,28 @@ class Group:
             self._writer = pa.ipc.new_file(path, row_schema(TraceRow), options=options)
         self._batches = 0
         self.slices: list[tuple[int, int, int, int]] = []
-        """(day, number of the batch, rows, bytes) in the order of the batches."""
+        """(hour, number of the batch, rows, bytes) in the order of the batches."""
 
     def add(self, batch: pa.RecordBatch) -> None:
-        """Rows of a batch (the columns of `TraceRow`), each day's as one slice."""
+        """Rows of a batch (the columns of `TraceRow`), each hour's as one slice."""
         import numpy as np
 
-        days = day_numbers(batch.column("time"))
-        if not len(days):
+        hours = hour_numbers(batch.column("time"))
+        if not len(hours):
             return
-        first, last = int(days.min()), int(days.max())
+        first, last = int(hours.min()), int(hours.max())
         if first == last:
             self._write(first, batch)
             return
-        order = np.argsort(days, kind="stable")
-        ends = [*(np.flatnonzero(np.diff(days[order])) + 1).tolist(), len(order)]
+        order = np.argsort(hours, kind="stable")
+        ends = [*(np.flatnonzero(np.diff(hours[order])) + 1).tolist(), len(order)]
         for begin, end in zip([0, *ends], ends, strict=False):
-            self._write(int(days[order[begin]]), _taken(batch, order[begin:end]))
+            self._write(int(hours[order[begin]]), _taken(batch, order[begin:end]))
 
-    def _write(self, day: int, batch: pa.RecordBatch) -> None:
+    def _write(self, hour: int, batch: pa.RecordBatch) -> None:
         with disk_errors("rows cannot be staged"):
             self._writer.write_batch(batch)
-        self.slices.append((day, self._batches, batch.num_rows, batch.nbytes))
+        self.slices.append((hour, self._batches, batch.num_rows, batch.nbytes))
         self._batches += 1
 
     def close(self) -> None:
@@ -115,14 +118,14 @@ class Group:
             self._writer.close()
 
 
-def day_numbers(times: Any) -> np.ndarray[Any, Any]:
-    """The days of times since 1970 (UTC), -1 where there is no time."""
+def hour_numbers(times: Any) -> np.ndarray[Any, Any]:
+    """The hours of times since 1970 (UTC); where there is no time, a number of its own."""
     import numpy as np
     import pyarrow as pa
 
-    ms = times.cast(pa.int64()).fill_null(_UNKNOWN * DAY_MS).to_numpy(zero_copy_only=False)
-    days: np.ndarray[Any, Any] = np.floor_divide(ms, DAY_MS)
-    return days
+    ms = times.cast(pa.int64()).fill_null(_UNKNOWN * _HOUR_MS).to_numpy(zero_copy_only=False)
+    hours: np.ndarray[Any, Any] = np.floor_divide(ms, _HOUR_MS)
+    return hours
 
 
 def _taken(batch: pa.RecordBatch, rows: Any) -> pa.RecordBatch:
@@ -139,7 +142,7 @@ class Stage:
         self._work = work
         self._cancel = cancel
         self._groups = 0
-        self._days: dict[int, list[_Slice]] = {}
+        self._hours: dict[int, list[_Slice]] = {}
         self.rows = 0
         self._verdict = _Verdict()
         self._sorting = threading.Lock()
@@ -157,8 +160,8 @@ class Stage:
             os.unlink(path)
             raise
         group.close()
-        for day, batch, rows, size in group.slices:
-            self._days.setdefault(day, []).append(_Slice(path, batch, self.rows, rows, size))
+        for hour, batch, rows, size in group.slices:
+            self._hours.setdefault(hour, []).append(_Slice(path, batch, self.rows, rows, size))
             self.rows += rows
 
     def add(self, rows: Sequence[TraceRow]) -> None:
@@ -179,23 +182,29 @@ class Stage:
 
     def days(self) -> list[str]:
         """The days that have rows (`YYYY-MM-DD`), oldest first, `unknown` last."""
-        known = sorted(day for day in self._days if day != _UNKNOWN)
-        return [_day_text(day) for day in (*known, *([_UNKNOWN] if _UNKNOWN in self._days else []))]
+        known = sorted({hour // _DAY_HOURS for hour in self._hours if hour != _UNKNOWN})
+        return [*map(_day_text, known), *([UNKNOWN_DAY] if _UNKNOWN in self._hours else [])]
 
     def day(self, text: str) -> Iterator[pa.Table]:
         """The rows of a day that are new, sorted by (time, trace_id, source_file, source_position)."""
+        first = _first_hour(text)
+        for hour in range(first, first + _DAY_HOURS):
+            if slices := self._hours.get(hour):
+                yield from self._sorted(slices)
+
+    def _sorted(self, slices: Sequence[_Slice]) -> Iterator[pa.Table]:
         import pyarrow as pa
 
-        slices = self._days[_day_number(text)]
         reader = pa.RecordBatchReader.from_batches(row_schema(TraceRow), self._kept(slices))
         if sum(each.bytes for each in slices) > SORTED_IN_MEMORY:
             # One at a time: each may hold all that DuckDB is given.
             with self._sorting:
                 yield from self._sorted_by_duckdb(reader)
             return
-        table = reader.read_all()
+        table = reader.read_all().combine_chunks()
         if table.num_rows:
-            yield table.combine_chunks().take(_order(table))
+            table = table.take(_order(table))
+            yield table
 
     def _sorted_by_duckdb(self, rows: pa.RecordBatchReader) -> Iterator[pa.Table]:
         import pyarrow as pa
@@ -218,7 +227,7 @@ class Stage:
     def _batches(self, columns: Sequence[str]) -> Iterator[tuple[int, pa.RecordBatch]]:
         """All rows, some columns of them, with the number of the first row of each batch."""
         names = row_schema(TraceRow).names
-        for slices in self._days.values():
+        for slices in self._hours.values():
             for each, batch in _read(slices, [names.index(name) for name in columns]):
                 self._cancel.check()
                 yield each.first, batch
@@ -243,20 +252,15 @@ def _order(table: pa.Table) -> Any:
     return pc.sort_indices(table.select(list(_ORDER)), sort_keys=[(name, "ascending") for name in _ORDER])
 
 
+_EPOCH: Final = datetime.date(1970, 1, 1).toordinal()
+
+
 def _day_text(day: int) -> str:
-    import datetime
-
-    if day == _UNKNOWN:
-        return UNKNOWN_DAY
-    return datetime.date.fromordinal(datetime.date(1970, 1, 1).toordinal() + day).isoformat()
+    return datetime.date.fromordinal(_EPOCH + day).isoformat()
 
 
-def _day_number(text: str) -> int:
-    import datetime
-
-    if text == UNKNOWN_DAY:
-        return _UNKNOWN
-    return datetime.date.fromisoformat(text).toordinal() - datetime.date(1970, 1, 1).toordinal()
+def _first_hour(text: str) -> int:
+    return _UNKNOWN if text == UNKNOWN_DAY else (datetime.date.fromisoformat(text).toordinal() - _EPOCH) * _DAY_HOURS
 
 
 # --- duplicates --------------------------------------------------------------------------------------------------------

@@ -25,7 +25,7 @@ from .traces import Source
 if TYPE_CHECKING:
     import numpy as np
 
-LARGEST: Final = 1 << 30
+LARGEST: Final = 512 << 20
 """Bytes of JSON; a larger file is read record by record, for it would lie on the disk decompressed."""
 _LONG_LINE: Final = 1 << 20
 _WHITE: Final = b" \t\r\n"
@@ -128,7 +128,7 @@ class _Look:
             self._head += piece
             self._line_seen = self._head.lstrip(codecs.BOM_UTF8 + _WHITE)[:1] != b"{" or b"\n" in piece
         self._count(self._before + piece)
-        self._before = (self._before + piece)[-(_BACK + _AHEAD) :]
+        self._before = (self._before + piece[-(_BACK + _AHEAD) :])[-(_BACK + _AHEAD) :]
         self._last = piece.rstrip(_WHITE)[-1:] or self._last
         return self.good
 
