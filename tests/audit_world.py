@@ -117,7 +117,7 @@ def _work(make: _Maker) -> None:
     for position, name in enumerate(catalog()):
         if name.endswith(("Auth", "AccessDomain", "ImageRepository")):
             continue
-        make.add(2 + position / 10, name, "team-b" if "Namespace" in name else "team-b/service-1")
+        make.add(6 + position / 10, name, "team-b" if "Namespace" in name else "team-b/service-1")
     make.add(
         6.61,
         "deleteImageRepository",
@@ -221,7 +221,7 @@ DELAY_MS = 2 * 60_000
 
 
 def write(folder: Path, *, seed: int = 7) -> World:
-    """Write the world below `folder`: a trace file every four hours, digest files of the days 3 to 9."""
+    """Write the world below `folder`: a trace file every four hours, digest files of the days 3 and 4."""
     uploads: dict[int, list[dict[str, Any]]] = {}
     for trace in make_traces(seed):
         # The last file of a day is uploaded after midnight: its events are late.
@@ -241,8 +241,8 @@ def write(folder: Path, *, seed: int = 7) -> World:
             text = text[:-1] + ', {"trace_id": broken}]'
         key = _key(moment, "CloudTrace", hashlib.sha256(text.encode()).hexdigest()[:16])
         files[moment] = (key, gzip.compress(text.encode(), mtime=0))
-    lost = BEGIN_MS + 38 * SLOT_MS + DELAY_MS
-    del kept[38]
+    lost = BEGIN_MS + 22 * SLOT_MS + DELAY_MS
+    del kept[22]
     for moment, (key, data) in files.items():
         if moment != lost:
             _put(folder, key, data)
@@ -251,10 +251,10 @@ def write(folder: Path, *, seed: int = 7) -> World:
 
 
 def _digests(folder: Path, files: dict[int, tuple[str, bytes]]) -> None:
-    """Hourly digest files of days 3 to 9, one of them lost; each names the trace files of its hour and the digest before it."""
+    """Hourly digest files of days 3 and 4, one of them lost; each names the trace files of its hour and the digest before it."""
     previous: tuple[str, bytes] | None = None
     begin = BEGIN_MS + 2 * DAY_MS
-    for hour in range(7 * 24):
+    for hour in range(2 * 24):
         start, end = begin + hour * HOUR_MS, begin + (hour + 1) * HOUR_MS
         key = _key(end, "CloudTrace-Digest", "")
         listed = [found for moment, found in sorted(files.items()) if start < moment <= end]
@@ -278,7 +278,7 @@ def _digests(folder: Path, files: dict[int, tuple[str, bytes]]) -> None:
             ],
         }
         previous = (key, gzip.compress(json.dumps(value).encode(), mtime=0))
-        if hour != 60:
+        if hour != 12:
             _put(folder, *previous)
 
 

@@ -74,6 +74,20 @@ def _visible() -> str:
     return " OR ".join(f"contains({text}, '{key}')" for text in ("request", "response") for key in ("is_public", "visibility"))
 
 
+# Grants name a user by name and id, revocations by the id alone. A table of its own: read twice, the parsed requests would all be
+# kept in memory.
+IDS: Final = """
+    CREATE TEMP TABLE ids AS
+    WITH items AS (
+        SELECT unnest(
+            CASE WHEN starts_with(request, '[') THEN json_extract(request, '$[*]')::VARCHAR[] ELSE [request] END) AS item
+        FROM told
+        WHERE trace_name LIKE '%Auth' AND contains(request, 'user_id') AND contains(request, 'user_name') AND json_valid(request)
+    )
+    SELECT item::JSON->>'$.user_id' AS id, min(item::JSON->>'$.user_name') AS name FROM items
+    WHERE id <> '' AND item::JSON->>'$.user_name' <> '' GROUP BY 1
+"""
+
 ACCESS: Final = f"""
     CREATE TEMP TABLE access AS
     WITH raw AS (
@@ -82,7 +96,7 @@ ACCESS: Final = f"""
             {_values("response", ("before", "after", "previous"))} AS answer
         FROM told WHERE trace_name IN ({names_sql()}) AND (trace_name NOT LIKE '%ImageRepository' OR {_visible()})
     ), items AS (
-        SELECT * EXCLUDE (request), left(request, 200) AS asked, unnest(
+        SELECT * EXCLUDE (request), request AS asked, unnest(
             CASE WHEN starts_with(request, '[') AND json_valid(request) AND json_array_length(request) > 0
             THEN json_extract(request, '$[*]')::VARCHAR[] ELSE [request] END) AS item
         FROM raw
@@ -105,14 +119,11 @@ ACCESS: Final = f"""
             CASE WHEN new IS NULL THEN {_grant("level", "deadline")} ELSE {_state("new")} END AS becomes,
             CASE WHEN new IS NULL THEN deadline ELSE {_pick(_values("new", _GRANT_KEYS), _DEADLINE, _GRANT_KEYS)} END AS until
         FROM picked
-    ), ids AS (
-        SELECT said[{_KEYS.index("user_id") + 1}] AS id, min(said[{_KEYS.index("user_name") + 1}]) AS name FROM parsed
-        WHERE id IS NOT NULL AND said[{_KEYS.index("user_name") + 1}] <> '' GROUP BY 1
     ), changed AS (
         SELECT time, trace_id, trace_name, trace_rating, code, account, person, source_ip, source_position, kind, action, done,
             resource, coalesce(ids.name, subject) AS subject, until,
             CASE WHEN action = 'delete' THEN 'none' WHEN becomes IS NOT NULL THEN becomes
-                WHEN kind <> 'visibility' THEN nullif(asked, '') END AS after,
+                WHEN kind <> 'visibility' THEN nullif(left(asked, 200), '') END AS after,
             CASE WHEN was IS NOT NULL THEN was WHEN action = 'create' THEN 'none' END AS told_before
         FROM named LEFT JOIN ids ON kind = 'permission' AND subject = ids.id
     )

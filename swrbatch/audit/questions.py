@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Final
 
 from ..cts import ALIASES, catalog
-from .access import ACCESS, CHANGES, EXPOSURES, WORTH_TELLING, names_sql
+from .access import ACCESS, CHANGES, EXPOSURES, IDS, WORTH_TELLING, names_sql
 from .export import utc_text
 
 if TYPE_CHECKING:
@@ -67,6 +67,7 @@ def views(datasets: int, catalog_name: str, scope: Scope) -> Iterator[str]:
     yield f"CREATE TEMP VIEW all_services AS SELECT * FROM everything WHERE {period(scope.begin, scope.end)}"
     listed = ", ".join(f"({quoted(name)}, {quoted(entry.resource_type)})" for name, entry in known.items())
     yield f"CREATE TEMP TABLE entries AS SELECT * FROM (VALUES {listed}) AS t(trace_name, resource_type)"
+    yield IDS
     yield ACCESS
     yield FAILURE_ANSWERS
     yield from _AGGREGATES
