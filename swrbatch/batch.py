@@ -25,11 +25,11 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Final, Literal
 
 from .compression import Compression
-from .digest import Cancel
+from .digest import Cancel, Digest
 from .errors import Cancelled, ExitCode, Issue, StoreError, SwrbatchError, UsageError, codes_of, has_errors, issue, printable
 from .ledger.loads import Decision, LoadRules, LoadState, OnConflict, Status
 from .policy import Limits, Naming, is_registry, limits_for, upload_seq
-from .prepare import Prepared, PreparedImage, Progress, Rules, Workshop, prepare
+from .prepare import Form, Prepared, PreparedImage, Progress, Rules, Workshop, forms, prepare, settle
 from .rename import Rename, load_rename
 from .results import (
     ArchiveRow,
@@ -215,6 +215,7 @@ class _Batch:
         self.issues: list[IssueRow] = []
         self.events: list[EventRow] = []
         self.stored: dict[str, int] = {}
+        self.first: dict[Form, tuple[Digest, int]] = {}
         self.staging: Staging | None = None
         self.tmp = ""
 
@@ -328,8 +329,8 @@ class _Batch:
         elif self.store is None:
             judged = [judge_attempt(attempt, self.planned, self.actor, self.rules) for attempt in attempts]
             results = [with_refusals(LoadResult(a, tuple(map(_as_check, d)))) for a, d in zip(attempts, judged, strict=True)]
-        elif self.load:
-            results = self.store.load(attempts, self.actor, self.rules, self.run_id, self.tmp)
+        elif self.staging is not None:
+            results = self._load(self.store, self.staging, attempts, [image for _, each in group for image in _images(each)])
         else:
             judged = self.store.judge(attempts, self.actor, self.rules, self.planned)
             results = [with_refusals(LoadResult(a, tuple(map(_as_check, d)))) for a, d in zip(attempts, judged, strict=True)]
@@ -337,8 +338,38 @@ class _Batch:
         for position, prepared in group:
             self._report(position, prepared, [next(outcomes) for _ in _attempts(prepared)])
         if self.staging is not None:
-            for attempt in attempts:
-                self.staging.release(attempt.blobs)
+            for result in results:
+                self.staging.release(result.attempt.blobs)
+
+    def _load(
+        self, store: Store, staging: Staging, attempts: Sequence[Attempt], images: Sequence[PreparedImage | None]
+    ) -> list[LoadResult]:
+        """Load attempts in order: together, or one by one where a layer came in another form than an earlier archive's."""
+
+        def load(attempts: Sequence[Attempt], images: Sequence[PreparedImage | None]) -> list[LoadResult]:
+            results = store.load(attempts, self.actor, self.rules, self.run_id, self.tmp)
+            for image, result in zip(images, results, strict=True):
+                if image is not None and not result.attempt.refused:
+                    for form, each in forms(image).items():
+                        self.first.setdefault(form, (each.digest, each.size))
+            return results
+
+        first = dict[Form, Digest]()
+        agree = all(
+            each.digest == self.first.get(form, (each.digest, 0))[0] == first.setdefault(form, each.digest)
+            for image in images
+            if image is not None and not image.attempt.refused
+            for form, each in forms(image).items()
+        )
+        if agree:
+            return load(attempts, images)
+        results = []
+        for attempt, image in zip(attempts, images, strict=True):
+            if image is not None and not attempt.refused:
+                settle(image, self.first, staging)
+                attempt = image.attempt
+            results += load([attempt], [image])
+        return results
 
     def _repeated(self, prepared: PreparedImage) -> Iterator[Issue]:
         """Issues of names that this run has met with another image, and a note of those that are new."""
@@ -533,6 +564,11 @@ class _Batch:
             events=tuple(self.events),
             failure=failure,
         )
+
+
+def _images(prepared: Prepared) -> list[PreparedImage | None]:
+    """The images that `_attempts` is about."""
+    return [*prepared.images] or [None]
 
 
 def _attempts(prepared: Prepared) -> list[Attempt]:

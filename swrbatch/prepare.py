@@ -7,7 +7,7 @@ loads in the order of the archives. The faults of all images are found, also of 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Executor, Future
 from dataclasses import dataclass, field, replace
 from typing import Final, Protocol
@@ -18,6 +18,7 @@ from .digest import Cancel, Digest
 from .errors import ArchiveFault, Issue, fault, has_errors, issue, printable
 from .image import MAX_TEXT, OCI_LAYER_TYPES, Manifest
 from .layers import KEPT, Budget, LayerReading, LayerSource
+from .layout import StagedBlob
 from .ledger.loads import ImageRecord
 from .policy import Limits, Naming, Reference, parse_reference, same_registry
 from .rename import Rename
@@ -52,13 +53,17 @@ class Rules:
 
 @dataclass(slots=True, kw_only=True)
 class PreparedImage:
-    """An image ready to be judged. `taken` is empty when its layers could not all be read."""
+    """An image ready to be judged. `taken` is empty when its layers could not all be read.
+
+    `kept` tells that its manifest is the archive's own, byte for byte.
+    """
 
     image: ArchiveImage
     attempt: Attempt
     renamed: dict[Reference, bool]
     parsed: tuple[Reference | None, ...]
     taken: tuple[TakenLayer, ...] = ()
+    kept: bool = False
 
 
 @dataclass(slots=True, kw_only=True)
@@ -322,14 +327,20 @@ def _finish_image(
         image.issues += disagreements
         prepared.attempt = _with_record(prepared, tuple(taken))
         if shop.staging is not None and not broken and not has_errors(image.issues):
-            prepared.attempt = _with_manifest(prepared, kept, shop.staging)
+            prepared.kept = kept is not None
+            assert image.config_extent is not None
+            config = shop.staging.stage_bytes(image.config_extent.read())
+            prepared.attempt = _with_manifest(prepared, kept, config, shop.staging)
     image.issues = [each.at(archive=prepared.attempt.archive) for each in image.issues]
-    staged = tuple(each.staged for each in taken if each.staged is not None)
     prepared.attempt = replace(
         prepared.attempt,
         issues=tuple(image.issues),
-        blobs=tuple(dict.fromkeys((*prepared.attempt.blobs, *staged))),
+        blobs=tuple(dict.fromkeys((*prepared.attempt.blobs, *_staged(taken)))),
     )
+
+
+def _staged(taken: Iterable[TakenLayer]) -> tuple[StagedBlob, ...]:
+    return tuple(each.staged for each in taken if each.staged is not None)
 
 
 def _with_record(prepared: PreparedImage, taken: tuple[TakenLayer, ...]) -> Attempt:
@@ -352,13 +363,13 @@ def _with_record(prepared: PreparedImage, taken: tuple[TakenLayer, ...]) -> Atte
     )
 
 
-def _with_manifest(prepared: PreparedImage, kept: Manifest | None, staging: Staging) -> Attempt:
-    """The attempt with its manifest, and its config and manifest staged."""
+def _with_manifest(prepared: PreparedImage, kept: Manifest | None, config: StagedBlob, staging: Staging) -> Attempt:
+    """The attempt with its manifest staged, too."""
     image, attempt = prepared.image, prepared.attempt
-    assert image.config is not None and image.config_extent is not None and attempt.record is not None
+    assert image.config is not None and attempt.record is not None
     layers = [(each.digest, each.size, each.compression) for each in prepared.taken]
     manifest = kept or Manifest.build((image.config.digest, image.config.size), layers)
-    blobs = (staging.stage_bytes(image.config_extent.read()), staging.stage_bytes(manifest.raw))
+    blobs = (config, staging.stage_bytes(manifest.raw))
     sizes = {each.digest: each.size for each in prepared.taken}
     stored = sum(sizes.values()) + image.config.size + len(manifest.raw)
     record = replace(attempt.record, digest=str(manifest.digest), media_type=manifest.media_type, stored_bytes=stored)
@@ -373,3 +384,36 @@ def _with_manifest(prepared: PreparedImage, kept: Manifest | None, staging: Stag
         if each.staged is not None or not each.reused
     }
     return replace(attempt, manifest=manifest, record=record, blobs=blobs, layer_notes=tuple(notes.values()))
+
+
+# --- the order of the archives ---------------------------------------------------------------------------------------
+
+Form = tuple[Digest, Compression]
+"""What a layer is looked up by: its diff_id, and how the blob is compressed."""
+
+
+def forms(prepared: PreparedImage) -> dict[Form, TakenLayer]:
+    """The layers of an image that has a manifest."""
+    return {(each.facts.diff_id, each.compression): each for each in prepared.taken} if prepared.attempt.manifest else {}
+
+
+def settle(prepared: PreparedImage, first: Mapping[Form, tuple[Digest, int]], staging: Staging) -> None:
+    """Take for layers the blobs (digest, bytes) that earlier archives of the run brought: `first`.
+
+    An archive is read while those before it are not loaded yet. Its manifest becomes what it would be had it been read after
+    them; one that is kept byte for byte stays.
+    """
+    if prepared.kept or all(first.get(form, (each.digest,))[0] == each.digest for form, each in forms(prepared).items()):
+        return
+    prepared.taken = tuple(
+        each
+        if (blob := first.get((each.facts.diff_id, each.compression), (each.digest, each.size)))[0] == each.digest
+        else replace(each, digest=blob[0], size=blob[1], staged=None, reused=True)
+        for each in prepared.taken
+    )
+    before = prepared.attempt.blobs
+    config = next(blob for blob in before if prepared.image.config is not None and blob.digest == prepared.image.config.digest)
+    attempt = _with_manifest(prepared, None, config, staging)
+    blobs = tuple(dict.fromkeys((*attempt.blobs, *_staged(prepared.taken))))
+    staging.release(tuple(blob for blob in before if blob not in blobs))
+    prepared.attempt = replace(attempt, blobs=blobs)

@@ -1,8 +1,8 @@
 """Layers of one run on their way into the store: each is read once, compressed once and staged once, whichever archive brings it.
 
 A layer is looked up by what the config (or a kept OCI manifest) claims it to be, and then always hashed: a claim that does not
-hold is an issue, never a blob under a wrong name. Two archives that bring one layer at the same time share it: the first one
-compresses, the others only hash.
+hold is an issue, never a blob under a wrong name. Two archives that bring one layer in the same form at the same time share it:
+the first one compresses, the others only hash. So what an archive stages does not depend on which one came first.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from .layers import KEPT, LayerFacts, LayerReading, LayerSource
 from .layout import BlobWriter, StagedBlob
 from .store import Store
 
-Key = tuple[str, Digest, Compression]
+Key = tuple[str, Digest, Compression, bool]
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,19 +76,20 @@ class Staging:
         `claimed` is its diff_id by the config. `kept_as` is its digest by an OCI manifest that is to be kept byte for byte (None:
         any blob of the same content will do). `known` are the store's blobs for diff_ids, under the media type that results.
         """
-        compression = source.compression if source.compression in KEPT else self._target
+        as_it_is = source.compression in KEPT
+        compression = source.compression if as_it_is else self._target
         if kept_as is not None:
             if self._store.layout.blob_size(kept_as) == source.extent.size:
                 facts = source.copy_to(None, compression, reading)
                 if facts.source_digest == kept_as:
                     return TakenLayer(facts, kept_as, facts.source_bytes, facts.compression, None, True)
-            key = ("blob", kept_as, compression)
+            key = ("blob", kept_as, compression, True)
         else:
             if claimed in known:
                 facts = source.copy_to(None, compression, reading)
                 if facts.diff_id == claimed:
                     return TakenLayer(facts, *known[claimed], compression, None, True)
-            key = ("layer", claimed, compression)
+            key = ("layer", claimed, compression, as_it_is)
         return self._shared(key, source, compression, reading)
 
     def _shared(self, key: Key, source: LayerSource, compression: Compression, reading: LayerReading) -> TakenLayer:
@@ -115,9 +116,9 @@ class Staging:
                 entry.done.set_result(staged)
         facts = source.copy_to(None, compression, reading)
         blob_ = _wait(entry.done, reading.cancel) if self._fits(key, facts) else None
-        if blob_ is not None:
+        if blob_ is not None and (not key[3] or blob_.digest == facts.source_digest):
             return TakenLayer(facts, blob_.digest, blob_.size, compression, blob_, True)
-        # The other archive's layer was not what it claimed to be, or this one is not: it stands for itself.
+        # One of the two is not what it claims to be, or both are compressed already, and differently: this one stands for itself.
         facts, blob = self._stage(source, compression, reading)
         return TakenLayer(facts, blob.digest, blob.size, compression, blob, False)
 

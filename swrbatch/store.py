@@ -23,7 +23,7 @@ import time
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any, Final, cast
+from typing import TYPE_CHECKING, Any, Final
 
 from sqlalchemy import Connection, bindparam, select, tuple_, update
 
@@ -272,8 +272,8 @@ class Store:
             served = str(link) if link else None
             row = state.tags.get(key)
             if row is not None and row.pending and served not in (None, row.linked, row.digest):
-                # The load before the pending one may have written its link late: that is ours, and about to be replaced.
-                served = row.linked if served == self._replaced(reference.name) else served
+                # A load before the pending one may have written its link late: that is ours, and about to be replaced.
+                served = row.linked if served in self._replaced(reference.name, row.linked) else served
             state.served[key] = served
         return state
 
@@ -328,8 +328,8 @@ class Store:
             for row in pending:
                 path = f"{row.organization}/{row.repository}"
                 served = self.layout.read_tag(path, row.tag)
-                known = (row.digest, row.linked_digest, self._replaced(f"{path}:{row.tag}"))
-                ours = served is None or str(served) in known
+                ours = served is None or str(served) in (row.digest, row.linked_digest)
+                ours = ours or str(served) in self._replaced(f"{path}:{row.tag}", row.linked_digest)
                 if ours:
                     try:
                         manifest = self.manifest(Digest.parse(row.digest))
@@ -344,18 +344,22 @@ class Store:
             self.layout.write_links(links, tmp)
             self._clear_pending(cleared)
 
-    def _replaced(self, name: str) -> str | None:
-        """The digest that the newest load of a tag replaced: a load before it may have been killed after writing just that."""
+    def _replaced(self, name: str, linked: str | None) -> set[str]:
+        """The digests that loads of a tag replaced after `linked`: one of the loads may have been killed after its link."""
         told = select(events.c.text).where(
             events.c.trace_name == "uploadImagePackage",
             events.c.text.contains(f'"resource_name":{canonical_json(name)}', autoescape=True),
         )
+        found: set[str] = set()
         with self.ledger.read() as connection:
             for text in connection.execute(told.order_by(events.c.seq.desc())).scalars():
                 trace = json.loads(text)
                 if trace["trace_rating"] == "normal" and trace["resource_name"] == name:
-                    return cast("str | None", json.loads(trace["response"])["previous_digest"])
-        return None
+                    previous = json.loads(trace["response"])["previous_digest"]
+                    if previous in (None, linked):
+                        break
+                    found.add(previous)
+        return found
 
     def manifest(self, digest: Digest) -> Manifest:
         """A stored manifest, parsed; `StoreError` when it is missing or damaged."""
