@@ -12,7 +12,7 @@ from itertools import islice
 from typing import Any, Literal, TypeVar
 
 from sqlalchemy import Connection, bindparam, func, insert, select, tuple_, update
-from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.dialects import sqlite
 
 from ..cts import Actor
 from ..digest import Digest
@@ -332,8 +332,12 @@ def write_layer_blobs(connection: Connection, rows: Sequence[dict[str, Any]]) ->
     """Note which blob holds which layer (diff_id, media_type, digest, size); the newest note wins."""
     if not rows:
         return
-    dialect = postgresql if connection.dialect.name == "postgresql" else sqlite
-    statement = dialect.insert(layer_blobs)
+    if connection.dialect.name == "postgresql":
+        from sqlalchemy.dialects import postgresql  # slow to import, and only a ledger on a server needs it
+
+        statement: postgresql.Insert | sqlite.Insert = postgresql.insert(layer_blobs)
+    else:
+        statement = sqlite.insert(layer_blobs)
     connection.execute(
         statement.on_conflict_do_update(
             index_elements=["diff_id", "media_type"],

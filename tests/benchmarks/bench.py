@@ -52,8 +52,12 @@ def program(*names: str) -> str:
 
 
 def environment() -> dict[str, str]:
-    """The environment of what is measured: our source first, nothing of the user's own settings of swrbatch."""
+    """The environment of what is measured: our source first, nothing of the user's own settings of swrbatch.
+
+    Compiled modules are kept, as an installed package has them, also where the shell forbids it.
+    """
     own = {name: value for name, value in os.environ.items() if not name.startswith("SWRBATCH_")}
+    own.pop("PYTHONDONTWRITEBYTECODE", None)
     return own | {"PYTHONPATH": str(ROOT)}
 
 
