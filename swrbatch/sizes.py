@@ -46,3 +46,8 @@ def format_size(size: int, *, beside: int | None = None) -> str:
     if beside not in (None, size) and text.replace(".0 ", " ") == format_size(beside).replace(".0 ", " "):
         return f"{text} ({size} bytes)"
     return text
+
+
+def counted(number: int, what: str) -> str:
+    """A number of things for people: `1 event`, `2 events`."""
+    return f"{number} {what}" if number == 1 else f"{number} {what}s"

@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import functools
+import io
 import os
 import types
 from collections.abc import Iterable, Iterator, Sequence
@@ -164,17 +165,28 @@ def replacing(target: str) -> Iterator[str]:
 
 
 def _write(data: pa.Table, target: str, table: str) -> None:
+    with replacing(target) as temporary:
+        _write_parquet(data, temporary, ROWS[table])
+
+
+def to_parquet(data: pa.Table, kind: type) -> bytes:
+    """Rows of one type as a Parquet file."""
+    sink = io.BytesIO()
+    _write_parquet(data, sink, kind)
+    return sink.getvalue()
+
+
+def _write_parquet(data: pa.Table, where: str | io.BytesIO, kind: type) -> None:
     import pyarrow.parquet as pq
 
-    with replacing(target) as temporary:
-        pq.write_table(
-            data,
-            temporary,
-            compression="zstd",
-            use_dictionary=repetitive(ROWS[table]),  # type: ignore[arg-type, unused-ignore]
-            write_page_index=True,
-            write_page_checksum=True,
-        )
+    pq.write_table(
+        data,
+        where,
+        compression="zstd",
+        use_dictionary=repetitive(kind),  # type: ignore[arg-type, unused-ignore]
+        write_page_index=True,
+        write_page_checksum=True,
+    )
 
 
 def repetitive(kind: type) -> list[str]:

@@ -811,7 +811,7 @@ def test_the_command_signs_and_verifies(keys: Keys, tmp_path: Path) -> None:
     store, dest = trail(tmp_path / "store", 3), tmp_path / "dest"
     export = ("audit", "export", "--store", store, "--to", dest, "--as", "cts-obs", "--sign-key", keys.private)
     assert cli(*export)[0] == 0
-    assert cli("audit", "verify", dest, "--public-key", keys.public)[:2] == (0, "1 digest files, 1 trace files: sound\n")
+    assert cli("audit", "verify", dest, "--public-key", keys.public)[:2] == (0, "1 digest file, 1 trace file: sound\n")
 
 
 # --- prune -------------------------------------------------------------------------------------------------------------

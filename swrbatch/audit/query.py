@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Final
 from ..cts import DEFAULT_CATALOG
 from ..errors import StoreError, UsageError, printable
 from ..store import Store
-from ..tables import rows_to_arrow
+from ..tables import row_schema, rows_to_arrow
 from .dataset import UNKNOWN_DAY, Dataset
 from .export import utc_text
 from .ledger import ledger_traces
@@ -43,6 +43,9 @@ _EXACT: Final = {
     "account": "user_account_name",
     "source_ip": "source_ip",
 }
+
+# Newest first, and no two rows alike: pages neither repeat nor lose one.
+_ORDER: Final = ("coalesce(epoch_ms(time), -1)", "source_position", "source_file", "coalesce(trace_id, '')")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -101,23 +104,23 @@ def query_page(source: Dataset | Store, filters: Filters, *, limit: int | None =
     """A page of at most `limit` rows behind the marker `next_`."""
     where, values = _where(filters)
     if next_ is not None:
-        moment, trace_id, position = _unmark(next_)
-        where.append("(coalesce(epoch_ms(time), -1), coalesce(trace_id, ''), source_position) < (?, ?, ?)")
-        values += [moment, trace_id, position]
+        where.append(f"({', '.join(_ORDER)}) < ({', '.join('?' * len(_ORDER))})")
+        values += _unmark(next_)
     sql = "SELECT * FROM traces"
     if where:
         sql += " WHERE " + " AND ".join(where)
-    sql += " ORDER BY coalesce(epoch_ms(time), -1) DESC, coalesce(trace_id, '') DESC, source_position DESC"
+    sql += f" ORDER BY {', '.join(f'{key} DESC' for key in _ORDER)}"
     if limit is not None:
         sql += f" LIMIT {int(limit) + 1}"
     with connected(source, filters) as connection:
-        rows = connection.sql(sql, params=values).to_arrow_table()
+        # DuckDB's times are in microseconds.
+        rows = connection.sql(sql, params=values).to_arrow_table().cast(row_schema(TraceRow))
     if limit is None or rows.num_rows <= limit:
         return Page(rows, None)
     rows = rows.slice(0, limit)
-    last = rows.slice(limit - 1, 1).select(["time", "trace_id", "source_position"]).to_pylist()[0]
-    moment = -1 if last["time"] is None else int(last["time"].timestamp() * 1000)
-    return Page(rows, _mark(moment, last["trace_id"] or "", last["source_position"]))
+    last = rows.slice(limit - 1, 1).to_pylist()[0]
+    moment = -1 if last["time"] is None else round(last["time"].timestamp() * 1000)
+    return Page(rows, _mark(moment, last["source_position"], last["source_file"], last["trace_id"] or ""))
 
 
 def _where(filters: Filters) -> tuple[list[str], list[Any]]:
@@ -178,13 +181,13 @@ def _ledger_rows(store: Store) -> pa.Table:
     return rows_to_arrow(TraceRow, rows)
 
 
-def _mark(moment: int, trace_id: str, position: int) -> str:
-    return base64.urlsafe_b64encode(json.dumps([moment, trace_id, position]).encode()).decode().rstrip("=")
+def _mark(moment: int, position: int, file: str, trace_id: str) -> str:
+    return base64.urlsafe_b64encode(json.dumps([moment, position, file, trace_id]).encode()).decode().rstrip("=")
 
 
-def _unmark(marker: str) -> tuple[int, str, int]:
+def _unmark(marker: str) -> list[Any]:
     try:
-        moment, trace_id, position = json.loads(base64.urlsafe_b64decode(marker + "=" * (-len(marker) % 4)))
-        return int(moment), str(trace_id), int(position)
+        moment, position, file, trace_id = json.loads(base64.urlsafe_b64decode(marker + "=" * (-len(marker) % 4)))
+        return [int(moment), int(position), str(file), str(trace_id)]
     except (ValueError, TypeError) as e:
         raise UsageError(f"--next {printable(marker)}: not a marker of a page before") from e

@@ -108,9 +108,8 @@ class Report:
 
         `StoreError` when the disk refuses, or when another run writes there.
         """
-        target = os.path.abspath(os.fspath(folder))
         page = self.html(lang)
-        return publish(target, self.tables, page)
+        return publish(os.fspath(folder), self.tables, page)
 
 
 def build(

@@ -18,6 +18,7 @@ from sqlalchemy import select
 from ..errors import StoreError, UsageError, printable
 from ..ledger.events import chain_head, newest_checkpoint, verify_chain
 from ..ledger.schema import checkpoints, events
+from ..sizes import counted
 from ..store import Store
 from ..tables import row_columns, row_schema, rows_to_arrow
 from .chains import Finding, verify_digests
@@ -52,7 +53,9 @@ _NOT_CONTENT = ("region", "uploaded", "source_file", "source_position", "flags",
 def verify_store_chain(store: Store, expected: str | None = None) -> Verdict:
     """The chain of a store's events, see `verify_chain_of`."""
     problems, count = verify_chain_of(store, expected)
-    return Verdict(findings=tuple(Finding("chain-broken", "events", each) for each in problems), looked_at=f"{count} events")
+    return Verdict(
+        findings=tuple(Finding("chain-broken", "events", each) for each in problems), looked_at=counted(count, "event")
+    )
 
 
 def verify_path(
@@ -68,19 +71,21 @@ def verify_path(
         findings, rows = verify_dataset(dataset)
         if store is not None and not findings:
             findings = list(_against_chain(dataset, store))
-        return Verdict(findings=tuple(findings), looked_at=f"{len(dataset.manifest.parts)} parts, {rows} rows")
+        return Verdict(
+            findings=tuple(findings), looked_at=f"{counted(len(dataset.manifest.parts), 'part')}, {counted(rows, 'row')}"
+        )
     findings, looked_at = [], ""
     manifest = read_manifest(path)
     if manifest is not None:
         findings, events_there = verify_folder(path)
-        looked_at = f"{len(manifest.files)} files, {events_there} events"
+        looked_at = f"{counted(len(manifest.files), 'file')}, {counted(events_there, 'event')}"
         if store is not None:
             Walk(store, Reached.of(manifest.reached, store, path))
     if manifest is None or manifest.digest is not None:
         report = verify_digests(path, verifier, signatures, required=manifest is None)
         known = {(each.kind, each.name) for each in findings}
         findings += [each for each in report.findings if (each.kind, each.name) not in known]
-        looked_at = f"{report.digests} digest files, {report.files} trace files"
+        looked_at = f"{counted(report.digests, 'digest file')}, {counted(report.files, 'trace file')}"
     return Verdict(findings=tuple(findings), looked_at=looked_at)
 
 

@@ -5,12 +5,14 @@ from __future__ import annotations
 import enum
 import json
 import os
+import sys
 import time
 from typing import Annotated, Any
 
 import typer
 
 from ..errors import ExitCode, UsageError
+from ..sizes import counted
 from .options import Format, FormatOption, LangOption, Language, exits, lang, show, store_path
 
 app = typer.Typer(rich_markup_mode=None)
@@ -48,6 +50,7 @@ class QueryFormat(enum.StrEnum):
     TEXT = "text"
     JSON = "json"
     CSV = "csv"
+    PARQUET = "parquet"
 
 
 StoreDir = Annotated[
@@ -141,7 +144,7 @@ def export(
         show(json.dumps(dataclasses.asdict(result)))
         return
     known = f", {result.duplicates} were there already" if result.duplicates else ""
-    show(f"{result.events} events written{known}, up to sequence {result.seq}")
+    show(f"{counted(result.events, 'event')} written{known}, up to sequence {result.seq}")
     show(f"chain head {result.head}")
 
 
@@ -169,7 +172,9 @@ def query(
     flag: Annotated[str | None, typer.Option(help="A finding of the checks, such as unknown-event.")] = None,
     limit: Annotated[int | None, typer.Option(min=1, help="Rows of one page (default: all).")] = None,
     next_: Annotated[str | None, typer.Option("--next", metavar="MARKER", help="The marker of the page before.")] = None,
-    format: Annotated[QueryFormat, typer.Option("--format", help="text for people; json, csv for programs.")] = QueryFormat.TEXT,
+    format: Annotated[
+        QueryFormat, typer.Option("--format", help="text for people; json, csv, parquet for programs.")
+    ] = QueryFormat.TEXT,
 ) -> None:
     """Find traces with the console's and the API's filters, newest first."""
     given = dict(locals())
@@ -216,6 +221,18 @@ def _print_page(page: Any, format: QueryFormat) -> None:
     from ..audit.export import spreadsheet, utc_text
     from .text import table
 
+    if format is QueryFormat.PARQUET:
+        from ..audit.traces import TraceRow
+        from ..tables import to_parquet
+
+        if sys.stdout.isatty():
+            raise UsageError(
+                "--format parquet: no terminal shows it; send it into a file: swrbatch audit query … > traces.parquet"
+            )
+        show(to_parquet(page.rows, TraceRow))
+        if page.next:
+            typer.echo(f"more: --next {page.next}", err=True)
+        return
     rows = page.rows.to_pylist()
     for row in rows:
         for name in ("time", "record_time", "uploaded"):
@@ -224,16 +241,18 @@ def _print_page(page: Any, format: QueryFormat) -> None:
         show(json.dumps({"traces": rows, "next": page.next}, ensure_ascii=False))
     elif format is QueryFormat.CSV:
         import csv
-        import sys
+        import io
 
-        writer = csv.writer(sys.stdout)
+        text = io.StringIO()
+        writer = csv.writer(text, lineterminator="\n")
         writer.writerow(page.rows.column_names)
         writer.writerows([spreadsheet(tuple(v) if isinstance(v, list) else v) for v in row.values()] for row in rows)
+        show(text.getvalue().removesuffix("\n"))
     else:
         names = ("time", "trace_name", "trace_rating", "user_name", "resource_name", "code")
         lines = [[str(row[name] or "") for name in names] + [" ".join(row["flags"])] for row in rows]
         show(table(["time", "event", "rating", "user", "resource", "code", "findings"], lines))
-        show(f"{len(rows)} traces" + (f"; more: --next {page.next}" if page.next else ""))
+        show(counted(len(rows), "trace") + (f"; more: --next {page.next}" if page.next else ""))
 
 
 class Severity(enum.StrEnum):
@@ -320,7 +339,7 @@ def _report_text(built: Any, written: list[str], language: str, format: Format) 
         return json.dumps({**values, "files": written}, ensure_ascii=False)
     lines = [(f.severity, f"{f.count}", f.code, f.message_zh if language == "zh" else f.message) for f in findings]
     found = [table(["severity", "count", "finding", "meaning"], lines)] if lines else []
-    return "\n".join([*found, f"{built.about.events} events, {len(written)} files", written[-1]])
+    return "\n".join([*found, f"{counted(built.about.events, 'event')}, {counted(len(written), 'file')}", written[-1]])
 
 
 @audit.command("reconcile")
@@ -480,6 +499,7 @@ def prune(
     if format is Format.JSON:
         show(json.dumps(dataclasses.asdict(result)))
         return
-    show(f"{result.events} events {'would be ' if dry_run else ''}removed; the chain begins behind sequence {result.seq}")
+    removed = f"{counted(result.events, 'event')} {'would be ' if dry_run else ''}removed"
+    show(f"{removed}; the chain begins behind sequence {result.seq}")
     if result.held:
         show(f"{result.held} more are as old, and stay: {exported_to} does not have them")

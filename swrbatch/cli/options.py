@@ -46,10 +46,13 @@ def lang(value: Language) -> Lang:
     return "zh" if value is Language.ZH else "en"
 
 
-def show(text: str) -> None:
-    """Print a result on stdout. A reader that went away (`swrbatch … | head`) changes neither what is done nor the exit code."""
+def show(result: str | bytes) -> None:
+    """Print a result on stdout, a text with a line end.
+
+    A reader that went away (`swrbatch … | head`) changes neither what is done nor the exit code.
+    """
     try:
-        typer.echo(text)
+        typer.echo(result, nl=isinstance(result, str))
         sys.stdout.flush()
     except BrokenPipeError:
         # What is left in Python's buffer must have somewhere to go when the process ends.

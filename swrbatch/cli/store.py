@@ -109,7 +109,7 @@ def _verify_json(result: Any) -> dict[str, Any]:
 
 
 def _verify_text(result: Any, deep: bool, language: Any) -> str:
-    from ..sizes import format_size
+    from ..sizes import counted, format_size
     from .text import word
 
     lines = []
@@ -119,7 +119,8 @@ def _verify_text(result: Any, deep: bool, language: Any) -> str:
     lines += [f"repaired: {done}" for done in result.repaired]
     unreferenced = f"{result.unreferenced} of no tag here ({format_size(result.unreferenced_bytes)})"
     hashed = f", {format_size(result.bytes_hashed)} hashed" if deep else ""
-    lines.append(f"{result.tags} tags, {result.events} events, {result.blobs} blobs, {unreferenced}{hashed}")
+    held = f"{counted(result.tags, 'tag')}, {counted(result.events, 'event')}, {counted(result.blobs, 'blob')}"
+    lines.append(f"{held}, {unreferenced}{hashed}")
     lines.append("the store is sound" if result.ok else "the store is NOT sound")
     return "\n".join(lines)
 
