@@ -51,6 +51,7 @@ from imagetar import (
 from swrbatch import Cancel, RunResult, Store, StoreError, check_archives, import_archives
 from swrbatch.archive import open_archive
 from swrbatch.errors import ArchiveFault
+from swrbatch.image import parse_json
 from swrbatch.validate import fold_manifest, manifest_fits
 from swrbatch.verify import verify_store
 
@@ -675,6 +676,55 @@ def test_a_cut_between_two_members_is_a_cut(tmp_path: Path) -> None:
         end = data.index(b"manifest.json\0" + bytes(86))
         assert end % 512 == 0
         assert errors(check_archives([write(tmp_path / "a", data[:end])])) == ["archive-truncated"], name
+
+
+# --- JSON ------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        (r'"\ud800"', "\ufffd"),
+        (r'"a\udfffb"', "a\ufffdb"),
+        (r'"\ud83d\ude00"', "\U0001f600"),
+        (r'"\ude00\ud83d"', "\ufffd\ufffd"),
+        (r'{"\ud800": ["\udc00", {"x": "\uDBFF"}]}', {"\ufffd": ["\ufffd", {"x": "\ufffd"}]}),
+        (r'"\\ud800"', r"\ud800"),  # an escaped backslash, and letters
+        (r'"\u00e9 é"', "é é"),
+    ],
+)
+def test_lone_surrogates_are_read_as_go_reads_them(text: str, value: object) -> None:
+    assert parse_json(text.encode(), "x") == value
+
+
+NASTY = st.text(alphabet='[]{}"\\,:a\n\u00e9', max_size=8)
+DEEP = st.recursive(
+    st.one_of(st.none(), NASTY), lambda inner: st.one_of(st.lists(inner, max_size=3), st.dictionaries(NASTY, inner, max_size=3))
+)
+
+
+def depth_of(value: Any) -> int:
+    if isinstance(value, dict):
+        value = list(value.values())
+    return 1 + max(map(depth_of, value), default=0) if isinstance(value, list) else 0
+
+
+@settings(deadline=None, max_examples=300)
+@given(DEEP, st.booleans())
+def test_json_is_taken_up_to_64_levels(value: Any, as_key: bool) -> None:
+    """Whatever brackets, quotes and backslashes stand in its strings."""
+    free = 64 - depth_of(value)
+    for levels in (free, free + 1):
+        nested = value
+        for _ in range(levels):
+            nested = {'"[{': nested} if as_key else [nested]
+        raw = json.dumps(nested, ensure_ascii=as_key).encode()
+        if levels == free:
+            assert parse_json(raw, "x") == nested
+        else:
+            with pytest.raises(ArchiveFault) as caught:
+                parse_json(raw, "x")
+            assert caught.value.issue.code == "json-too-complex"
 
 
 # --- the schema ------------------------------------------------------------------------------------------------------
