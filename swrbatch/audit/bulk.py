@@ -30,7 +30,7 @@ from .unpack import Prepared
 if TYPE_CHECKING:
     import pyarrow as pa
 
-CHUNK_BYTES: Final = 32 << 20
+CHUNK_BYTES: Final = 64 << 20
 CHUNK_FILES: Final = 512
 _LONG_ROW: Final = 128 << 10
 _LEARNED: Final = 64

@@ -219,13 +219,15 @@ def write_part(dataset: Dataset, generation: int, day: str, tables: Iterable[pa.
         for group in _row_groups(itertools.chain((first,), rows)):
             writer.write_table(group, row_group_size=ROW_GROUP)
             count += group.num_rows
+            # The next one grows meanwhile.
+            del group
     return Part(name, day, count)
 
 
 def _parquet_writer(path: str, schema: pa.Schema) -> Any:
     import pyarrow.parquet as pq
 
-    newer: dict[str, Any] = {"bloom_filter_options": {"trace_id": True}} if _has_bloom_filters() else {}
+    newer: dict[str, Any] = {"bloom_filter_options": {"trace_id": {"ndv": ROW_GROUP, "fpp": 0.01}}} if _has_bloom_filters() else {}
     return pq.ParquetWriter(
         path,
         schema,

@@ -32,7 +32,7 @@ from .unpack import Prepared, prepare
 
 _BATCH_CHARACTERS: Final = 16 << 20
 _REJECTS_HELD: Final = 4096
-_READY: Final = 4
+_READY: Final = 8
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
