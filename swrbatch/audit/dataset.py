@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 
 FORMAT: Final = 1
 ROW_GROUP: Final = 64 << 10
-ROW_GROUP_BYTES: Final = 64 << 20
+ROW_GROUP_BYTES: Final = 32 << 20
 UNKNOWN_DAY: Final = "unknown"
 _OWN: Final = "_swrbatch"
 
@@ -227,7 +227,9 @@ def write_part(dataset: Dataset, generation: int, day: str, tables: Iterable[pa.
 def _parquet_writer(path: str, schema: pa.Schema) -> Any:
     import pyarrow.parquet as pq
 
-    newer: dict[str, Any] = {"bloom_filter_options": {"trace_id": {"ndv": ROW_GROUP, "fpp": 0.01}}} if _has_bloom_filters() else {}
+    newer: dict[str, Any] = (
+        {"bloom_filter_options": {"trace_id": {"ndv": ROW_GROUP, "fpp": 0.01}}} if _has_bloom_filters() else {}
+    )
     return pq.ParquetWriter(
         path,
         schema,

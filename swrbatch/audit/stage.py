@@ -201,10 +201,11 @@ class Stage:
             with self._sorting:
                 yield from self._sorted_by_duckdb(reader)
             return
-        table = reader.read_all().combine_chunks()
-        if table.num_rows:
-            table = table.take(_order(table))
-            yield table
+        table = _compact(reader.read_all())
+        order = _order(table)
+        for start in range(0, len(order), BATCH):
+            self._cancel.check()
+            yield table.take(order.slice(start, BATCH))
 
     def _sorted_by_duckdb(self, rows: pa.RecordBatchReader) -> Iterator[pa.Table]:
         import pyarrow as pa
@@ -243,6 +244,17 @@ def _read(slices: Sequence[_Slice], fields: list[int] | None) -> Iterator[tuple[
             if opened is None or opened[0] != each.file:
                 opened = each.file, pa.ipc.open_file(pa.OSFile(each.file, "rb"), options=options)
             yield each, opened[1].get_batch(each.batch)
+
+
+def _compact(table: pa.Table) -> pa.Table:
+    """The same rows, each column in one piece; made column by column, so that only one is there twice."""
+    import pyarrow as pa
+
+    schema, columns = table.schema, list(table.columns)
+    del table
+    for number in range(len(columns)):
+        columns[number] = pa.chunked_array([columns[number].combine_chunks()], type=schema.field(number).type)
+    return pa.Table.from_arrays(columns, schema=schema)
 
 
 def _order(table: pa.Table) -> Any:
