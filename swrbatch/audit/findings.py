@@ -76,8 +76,8 @@ MEANINGS: Final[Mapping[str, Meaning]] = {
     "left-out": Meaning(
         "info",
         "report",
-        "older failures, changes and deletions that are counted, but not listed: audit query has them",
-        "已计入统计但未列出的较早事件：可用 audit query 查询",
+        "older failures, changes and deletions, and rare addresses, that are counted, but not listed: audit query has them",
+        "已计入统计但未列出的较早事件和少见地址：可用 audit query 查询",
     ),
     "duplicate-dropped": Meaning("info", "inputs", "equal records that were dropped", "已去除的重复记录"),
     "other-service": Meaning("info", "report", "events of other services, which count nowhere", "其他服务的事件，不计入统计"),

@@ -135,7 +135,8 @@ def _where(filters: Filters) -> tuple[list[str], list[Any]]:
             values.append(value)
     for bound, sign in ((filters.from_, ">"), (filters.to, "<")):
         if bound is not None:
-            where.append(f"epoch_ms(time) {sign} ?")
+            # As a time: only that is compared with the least and the greatest time of a row group.
+            where.append(f"time {sign} make_timestamp_ms(?)::TIMESTAMPTZ")
             values.append(bound)
     if filters.flag is not None:
         where.append("list_contains(flags, ?)")
@@ -168,8 +169,8 @@ def connected(source: Dataset | Store, filters: Filters | None = None) -> Iterat
 def _days(filters: Filters | None) -> tuple[str, str] | None:
     if filters is None or filters.trace_id is not None or (filters.from_ is None and filters.to is None):
         return None
-    first = "0000-00-00" if filters.from_ is None else utc_text(max(0, filters.from_))[:10]
-    last = UNKNOWN_DAY if filters.to is None else utc_text(max(0, filters.to))[:10]
+    first = "0000-00-00" if filters.from_ is None else utc_text(max(0, filters.from_ + 1))[:10]
+    last = UNKNOWN_DAY if filters.to is None else utc_text(max(0, filters.to - 1))[:10]
     return first, last
 
 

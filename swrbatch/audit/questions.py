@@ -228,6 +228,7 @@ _LATE: Final = """
         count(*) AS events, round(max(epoch_ms(uploaded) - epoch_ms(time)) / 3600000.0, 2) AS longest_hours
     FROM scoped WHERE list_contains(flags, 'late') GROUP BY ALL ORDER BY ALL
 """
+ADDRESSES: Final = "SELECT count(DISTINCT source_ip) + count(DISTINCT 1) FILTER (source_ip IS NULL) FROM by_address"
 NEWEST: Final[Mapping[str, str]] = {
     "failures": "trace_rating IN ('warning', 'incident')",
     "deletions": "starts_with(trace_name, 'delete')",
@@ -244,8 +245,8 @@ def threshold(condition: str, most: int) -> str:
 def tables(at: int, within: str, most: int, newest: Mapping[str, str]) -> Mapping[str, str]:
     """The questions whose answers are tables as they are.
 
-    `at`: end of the period, ms UTC. `within`: the condition of the period. `most`: rows that a list of events may have, the
-    newest; `newest`: a condition for each table of `NEWEST` that no row of these misses.
+    `at`: end of the period, ms UTC. `within`: the condition of the period. `most`: rows that a list may have, the newest events
+    or the busiest addresses; `newest`: a condition for each table of `NEWEST` that no row of these misses.
     """
     few = f" LIMIT {most}"
     return {
@@ -255,7 +256,7 @@ def tables(at: int, within: str, most: int, newest: Mapping[str, str]) -> Mappin
         "failure_codes": _FAILURE_CODES,
         "users": _USERS_TABLE,
         "activity": _ACTIVITY,
-        "addresses": _ADDRESSES,
+        "addresses": _ADDRESSES + few,
         "uncatalogued": _UNCATALOGUED,
         "access_changes": CHANGES.replace("$period", within) + few,
         "deletions": _DELETIONS.replace("$newest", newest["deletions"]) + few,

@@ -122,7 +122,8 @@ def build(
 ) -> Report:
     """The report of one or more datasets. `now`, ms UTC, is the present that it is made at (default: the clock's).
 
-    The lists of single events (failures, access_changes, deletions, duplicates) hold the newest `most`; all are counted.
+    The lists of single events (failures, access_changes, deletions, duplicates) hold the newest `most`, that of addresses the
+    busiest `most`; all are counted.
     With a store the events are also held against its content, and its chain is verified. Raises `StoreError` for what is no
     dataset or cannot be read, `UsageError` for datasets that were checked against different catalogs.
     """
@@ -286,7 +287,8 @@ class _Build:
         deleted, gone = _one(connection, questions.DELETED)
         changed, done = _one(connection, questions.CHANGED.replace("$period", within))
         failed: dict[str, int] = dict(connection.sql(questions.FAILED).fetchall())
-        full = {"failures": sum(failed.values()), "access_changes": changed, "deletions": deleted}
+        (addresses,) = _one(connection, questions.ADDRESSES)
+        full = {"failures": sum(failed.values()), "access_changes": changed, "deletions": deleted, "addresses": addresses}
         flags: dict[str, int] = dict(connection.sql(questions.FLAGS).fetchall())
         by: dict[tuple[str, str], int] = {}
         for name, column in (("exposures", "state"), ("retention", "state")):

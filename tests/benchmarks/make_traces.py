@@ -93,7 +93,7 @@ def _trace(rng: random.Random, event: Event, moment: int) -> dict[str, Any]:
         "resource_type": event.resource_type,
         "trace_rating": rating,
         "api_version": "v2",
-        "source_ip": f"10.{rng.randrange(256)}.{rng.randrange(256)}.{rng.randrange(1, 255)}",
+        "source_ip": f"10.{user % 12}.{user % 250}.{rng.randrange(1, 9)}",
         "domain_id": ACCOUNT,
         "trace_type": rng.choice(("ApiCall", "ConsoleAction")),
         "service_type": "SWR",
