@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import json
 import os
 from pathlib import Path
@@ -280,14 +281,15 @@ def test_a_full_disk_is_a_store_error(tmp_path: Path, monkeypatch: pytest.Monkey
 def test_no_rows_no_part(tmp_path: Path) -> None:
     dataset = Dataset(tmp_path / "dataset", create=True)
     assert write_part(dataset, 1, "2024-06-19", [], "") is None
-    assert write_part(dataset, 1, "2024-06-19", [rows_to_arrow(TraceRow, [row(0)])], "") == Part(
-        "dt=2024-06-19/000001.parquet", "2024-06-19", 1
-    )
+    name = "dt=2024-06-19/000001.parquet"
+    part = write_part(dataset, 1, "2024-06-19", [rows_to_arrow(TraceRow, [row(0)])], "")
+    assert part == Part(name, "2024-06-19", 1, hashlib.sha256((Path(dataset.path) / name).read_bytes()).hexdigest())
 
 
 def test_the_manifest_is_readable(tmp_path: Path) -> None:
     dataset = made(tmp_path, traces(2))
     value = json.loads((Path(dataset.path) / "_swrbatch" / "manifest.json").read_text())
-    assert value["generation"] == 1 and value["parts"] == [
-        {"path": "dt=2024-06-19/000001.parquet", "day": "2024-06-19", "rows": 2}
-    ]
+    name = "dt=2024-06-19/000001.parquet"
+    digest = hashlib.sha256((Path(dataset.path) / name).read_bytes()).hexdigest()
+    assert value["generation"] == 1
+    assert value["parts"] == [{"path": name, "day": "2024-06-19", "rows": 2, "sha256": digest}]

@@ -20,6 +20,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import sqlalchemy as sa
@@ -319,6 +320,16 @@ def _rewrite(path: Path, change: Callable[[Any], Any]) -> None:
     pq.write_table(change(table), path)
 
 
+def _forge(dataset: Path, name: str, change: Callable[[Any], Any]) -> None:
+    """Change a part, and its SHA-256 in the manifest."""
+    _rewrite(dataset / name, change)
+    manifest = dataset / "_swrbatch/manifest.json"
+    value = json.loads(manifest.read_text())
+    part = next(part for part in value["parts"] if part["path"] == name)
+    part["sha256"] = hashlib.sha256((dataset / name).read_bytes()).hexdigest()
+    manifest.write_text(json.dumps(value))
+
+
 def test_a_dataset_is_sound(dataset: Path) -> None:
     assert verify_dataset(Dataset(dataset)) == ([], 5)
     assert cli("audit", "verify", dataset)[:2] == (0, "2 parts, 5 rows: sound\n")
@@ -335,6 +346,24 @@ def test_a_missing_part(dataset: Path) -> None:
 def test_a_part_with_other_rows(dataset: Path) -> None:
     _rewrite(dataset / DAY, lambda table: table.slice(1))
     assert dataset_findings(dataset) == [("part-rows", DAY)]
+
+
+def test_a_part_with_other_values(dataset: Path) -> None:
+    """A whole Parquet file, with the same rows and days, in which somebody else did it."""
+    names = pa.array(["nobody"])
+
+    def other(table: Any) -> Any:
+        index = table.schema.get_field_index("user_name")
+        return table.set_column(index, table.schema.field(index), pa.chunked_array([names] * table.num_rows))
+
+    _rewrite(dataset / DAY, other)
+    assert dataset_findings(dataset) == [("part-changed", DAY)]
+    manifest = dataset / "_swrbatch/manifest.json"
+    value = json.loads(manifest.read_text())
+    for part in value["parts"]:
+        del part["sha256"]
+    manifest.write_text(json.dumps(value))
+    assert dataset_findings(dataset) == [], "a dataset of an old version has no digests"
 
 
 def test_a_part_with_other_columns(dataset: Path) -> None:
@@ -401,7 +430,7 @@ def test_a_dataset_against_the_store_that_it_came_from(exported: Path, dataset: 
         column = table.column("code").to_pylist()
         return table.set_column(table.schema.get_field_index("code"), table.schema.field("code"), [["999", *column[1:]]])
 
-    _rewrite(dataset / DAY, change)
+    _forge(dataset, DAY, change)
     assert dataset_findings(dataset) == []
     code, out, _ = cli("audit", "verify", dataset, "--store", exported / "store")
     assert code == 1 and out.startswith("event-differs 1: ")
@@ -918,7 +947,7 @@ def test_nothing_is_removed_for_a_dataset_that_says_something_else(tmp_path: Pat
         column = [*table.column("user_name").to_pylist()[:-1], "mallory"]
         return table.set_column(table.schema.get_field_index("user_name"), table.schema.field("user_name"), [column])
 
-    _rewrite(next(dest.glob("dt=*/*.parquet")), change)
+    _forge(dest, str(next(dest.glob("dt=*/*.parquet")).relative_to(dest)), change)
     with pytest.raises(StoreError, match="does not have event 5 as it was recorded"):
         pruned(store, dest, FAR)
     assert len(events_of(store)) == 5

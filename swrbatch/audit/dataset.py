@@ -15,6 +15,7 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import functools
+import hashlib
 import itertools
 import json
 import os
@@ -43,11 +44,12 @@ _OWN: Final = "_swrbatch"
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """A Parquet file of the dataset: its path below it, its day, and its rows."""
+    """A Parquet file of the dataset: its path below it, its day, its rows, and its SHA-256 ("" where an old version wrote it)."""
 
     path: str
     day: str
     rows: int
+    sha256: str = ""
 
 
 @dataclass(slots=True)
@@ -211,17 +213,16 @@ def write_part(dataset: Dataset, generation: int, day: str, tables: Iterable[pa.
     )
     count = 0
     target = dataset.target(name)
-    with (
-        disk_errors("the dataset cannot be written"),
-        replacing(target) as temporary,
-        _parquet_writer(temporary, schema) as writer,
-    ):
-        for group in _row_groups(itertools.chain((first,), rows)):
-            writer.write_table(group, row_group_size=ROW_GROUP)
-            count += group.num_rows
-            # The next one grows meanwhile.
-            del group
-    return Part(name, day, count)
+    with disk_errors("the dataset cannot be written"), replacing(target) as temporary:
+        with _parquet_writer(temporary, schema) as writer:
+            for group in _row_groups(itertools.chain((first,), rows)):
+                writer.write_table(group, row_group_size=ROW_GROUP)
+                count += group.num_rows
+                # The next one grows meanwhile.
+                del group
+        with open(temporary, "rb") as f:
+            sha256 = hashlib.file_digest(f, "sha256").hexdigest()
+    return Part(name, day, count, sha256)
 
 
 def _parquet_writer(path: str, schema: pa.Schema) -> Any:

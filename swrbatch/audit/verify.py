@@ -141,13 +141,16 @@ def _against_head(connection: Any, seq: int, digest: str) -> Iterator[str]:
 def verify_dataset(dataset: Dataset) -> tuple[list[Finding], int]:
     """What is wrong with a dataset, and how many rows it has: its parts against its manifest, its ids, its side files.
 
-    Kinds: part-missing, part-damaged (a page does not fit its checksum), part-rows, part-schema, part-day, id-twice,
-    file-missing (inputs, rejects).
+    Kinds: part-missing, part-damaged (a page does not fit its checksum), part-rows, part-schema, part-day, part-changed (its
+    SHA-256 is another, though it can be read), id-twice, file-missing (inputs, rejects).
     """
     findings: list[Finding] = []
     rows = 0
     for part in dataset.manifest.parts:
-        found = list(_verify_part(os.path.join(dataset.path, part.path), part.path, part.rows, part.day))
+        path = os.path.join(dataset.path, part.path)
+        found = list(_verify_part(path, part.path, part.rows, part.day))
+        if not found and part.sha256 not in ("", file_sha256(path)):
+            found.append(Finding("part-changed", part.path, "its SHA-256 is not that of the manifest"))
         findings += found
         rows += part.rows
     for kind in ("inputs", "rejects"):
