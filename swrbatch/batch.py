@@ -204,6 +204,7 @@ class _Batch:
         self.run_id = f"{stamp}-{secrets.token_hex(4)}"
         settings = store.settings() if store is not None else {}
         self._check_registry(settings)
+        self._check_report()
         self.actor = current_actor(options.account or settings.get("account") or DEFAULT_ACCOUNT, options.user)
         defaults = initial_settings(registry=options.registry, account=self.actor.account)
         self.rules = LoadRules(on_conflict=options.on_conflict, create_org=options.create_org, defaults=defaults)
@@ -225,6 +226,13 @@ class _Batch:
             raise UsageError(
                 f"the store is that of the registry {have} (one store has one registry): --registry {want} cannot be"
             )
+
+    def _check_report(self) -> None:
+        report = self.options.report
+        if report is not None and self.store is not None:
+            store = os.path.realpath(self.store.path)
+            if os.path.commonpath([store, os.path.realpath(report)]) == store:
+                raise UsageError(f"--report {report}: it lies in the store, which holds nothing else; name a folder beside it")
 
     # --- the run -----------------------------------------------------------------------------------------------------
 

@@ -337,6 +337,8 @@ CODES: Mapping[str, Code] = MappingProxyType(
              "verify --repair writes it again.", "请执行 verify --repair 重新写入。"),
             ("link-invalid", "", "", "the link {path} does not hold a digest", "链接{path}的内容不是摘要", "verify --repair writes it again.",
              "请执行 verify --repair 重新写入。"),
+            ("ledger-damaged", "", "", "the ledger is damaged: {detail}", "账本已损坏：{detail}",
+             "Restore ledger.db from a backup, or import the archives into a new store.", "请从备份恢复 ledger.db，或将压缩包导入新的仓库目录。"),
             ("chain-broken", "7.1", "", "the chain of events breaks at sequence {seq}: {detail}", "事件链在序号{seq}处中断：{detail}",
              "The ledger was changed by something else; compare with the last export.", "账本被其他程序修改，请与最近一次导出比对。"),
             ("replay-differs", "7.1", "", "replaying the events gives {expected} for {reference}, the tag table has {actual}",

@@ -6,6 +6,7 @@ Nothing here is ever re-serialised to be hashed: a manifest that is kept is kept
 
 from __future__ import annotations
 
+import codecs
 import json
 import re
 from collections.abc import Callable, Mapping, Sequence
@@ -76,8 +77,15 @@ def parse_json(raw: bytes, name: str, pairs: Callable[[list[tuple[str, Any]]], A
     try:
         value = json.loads(raw.decode("utf-8"), parse_constant=_no_constant, object_pairs_hook=pairs)
     except (ValueError, RecursionError) as e:
-        raise fault("json-invalid", place=name, name=name, detail=str(e)) from e
+        raise fault("json-invalid", place=name, name=name, detail=_reason(raw, str(e))) from e
     return _without_surrogates(value) if _ESCAPED_SURROGATE.search(raw) else value
+
+
+def _reason(raw: bytes, text: str) -> str:
+    """Why a text is no JSON, without Python's advice to programmers."""
+    if raw.startswith(codecs.BOM_UTF8):
+        return "it begins with a byte order mark"
+    return "a number has thousands of digits" if "set_int_max_str_digits" in text else text
 
 
 def _spelled_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

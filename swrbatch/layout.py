@@ -21,6 +21,7 @@ import errno
 import fcntl
 import os
 import shutil
+import stat
 import sys
 import time
 from collections.abc import Iterable, Iterator
@@ -129,19 +130,16 @@ class RegistryLayout:
         """Bytes of a blob; None when it is not there."""
         with disk_errors("a blob cannot be looked at"):
             try:
-                return os.stat(self.blob_path(digest)).st_size
-            except FileNotFoundError:
+                state = os.stat(self.blob_path(digest))
+            except (FileNotFoundError, NotADirectoryError):
                 return None
+        return state.st_size if stat.S_ISREG(state.st_mode) else None
 
     def read_blob(self, digest: Digest, limit: int) -> bytes | None:
         """A small blob such as a manifest, unhashed; None when it is missing or larger than `limit`."""
         with disk_errors("a blob cannot be read"):
-            try:
-                with open(self.blob_path(digest), "rb") as f:
-                    raw = f.read(limit + 1)
-            except FileNotFoundError:
-                return None
-        return raw if len(raw) <= limit else None
+            raw = _read_regular(self.blob_path(digest), limit + 1)
+        return raw if raw is not None and len(raw) <= limit else None
 
     def publish(self, blobs: Iterable[StagedBlob]) -> None:
         """Make staged blobs part of the store, durably and in one group. Idempotent: a blob that is there stays."""
@@ -162,7 +160,7 @@ class RegistryLayout:
             for name in _listdir(os.path.join(self._blobs, shard)):
                 with contextlib.suppress(ValueError):
                     digest = Digest.parse(f"sha256:{name}")
-                    if os.path.exists(self.blob_path(digest)):
+                    if self.blob_size(digest) is not None:
                         yield digest
 
     # --- links -------------------------------------------------------------------------------------------------------
@@ -188,11 +186,11 @@ class RegistryLayout:
     def read_link(path: str) -> Digest | None:
         """The digest in a link file; None when it is missing or holds none."""
         with disk_errors("a link cannot be read"):
-            try:
-                with open(path, "rb", buffering=0) as f:
-                    return Digest.parse(f.read(LINK_BYTES + 1).decode("ascii", "replace"))
-            except (FileNotFoundError, NotADirectoryError, ValueError):
-                return None
+            raw = _read_regular(path, LINK_BYTES + 1)
+        try:
+            return None if raw is None else Digest.parse(raw.decode("ascii", "replace"))
+        except ValueError:
+            return None
 
     def write_links(self, links: Iterable[Link], tmp: str) -> None:
         """Write links durably as one group, in the order given. A link that holds its digest already is left alone."""
@@ -288,6 +286,18 @@ def _libc(name: str, *arguments: type) -> ctypes._NamedFuncPointer | None:
 _syncfs = _libc("syncfs", ctypes.c_int)
 _sync_file_range = _libc("sync_file_range", ctypes.c_int, ctypes.c_int64, ctypes.c_int64, ctypes.c_uint)
 _SYNC_FILE_RANGE_WRITE: Final = 2
+
+
+def _read_regular(path: str, most: int) -> bytes | None:
+    """The first bytes of a regular file; None for anything else, and when nothing is there. Waits for nobody (a FIFO)."""
+    try:
+        fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    try:
+        return os.read(fd, most) if stat.S_ISREG(os.fstat(fd).st_mode) else None
+    finally:
+        os.close(fd)
 
 
 def _listdir(path: str) -> list[str]:

@@ -1,8 +1,8 @@
 """Does a store hold what its ledger says? Found, located, and repaired as far as that loses nothing.
 
 Without `deep`: every manifest is hashed, every other blob is there with its size, every link holds its digest, the chain of
-events fits and its replay gives the tag table, the diff_id → blob map is true. With `deep`: every blob is hashed, and every
-layer's content is compared with the diff_id in its config.
+events fits and its replay gives the tag table, the diff_id → blob map is true. With `deep`: every blob is hashed, every layer's
+content is compared with the diff_id in its config, and SQLite looks at every page of the ledger.
 
 `repair` writes missing or damaged links of tags again (of those that the events vouch for), forgets notes of blobs that are
 gone, and moves damaged blobs to `<store>/quarantine`, for a registry serves a blob without hashing it and an import takes a
@@ -96,6 +96,9 @@ def verify_store(
             found.events = {_name(row): row.digest for row in connection.execute(tag_query())}
             chain_issues, replayed, result.events = verify_chain(connection)
         result.issues += chain_issues or _compare_replay(found.events, replayed)
+        if deep:
+            result.issues += [issue("ledger-damaged", place="ledger.db", detail=detail) for detail in store.ledger.damage()]
+        store.settings()
         found.events = {} if chain_issues else replayed
         for note in notes:
             if store.layout.blob_size(Digest.parse(note.digest)) != note.size:

@@ -34,6 +34,7 @@ from swrbatch.audit.dataset import Dataset
 from swrbatch.audit.export import export
 from swrbatch.audit.findings import MEANINGS, finding_rows, reaches
 from swrbatch.audit.forms import spreadsheet
+from swrbatch.audit.ingest import ingest
 from swrbatch.audit.offline import loads
 from swrbatch.audit.report import Report, Scope
 from swrbatch.audit.rows import TABLES
@@ -235,8 +236,6 @@ def one(tmp_path: Path, *traces: dict[str, Any]) -> Report:
     values = [base | {"trace_id": f"t{n}", "time": BEGIN_MS + n * 1000} | trace for n, trace in enumerate(traces)]
     (tmp_path / "traces.json").write_text(json.dumps(values), encoding="utf-8")
     dataset = Dataset(tmp_path / "d", create=True)
-    from swrbatch.audit.ingest import ingest
-
     ingest([str(tmp_path / "traces.json")], dataset, now=NOW_MS)
     return report.build([dataset], now=NOW_MS)
 
@@ -431,8 +430,6 @@ def test_exit_codes(dataset: Dataset, tmp_path: Path) -> None:
     trace |= {"trace_id": "t", "trace_rating": "normal", "service_type": "SWR", "time": BEGIN_MS, "code": "200"}
     (tmp_path / "one.json").write_text(json.dumps(trace))
     (tmp_path / "two.json").write_text(json.dumps(trace | {"trace_id": "u", "trace_rating": "warning", "code": "403"}))
-    from swrbatch.audit.ingest import ingest
-
     for name in ("one", "two"):
         ingest([str(tmp_path / f"{name}.json")], Dataset(tmp_path / name, create=True), now=NOW_MS)
     os.symlink(dataset.path, tmp_path / "world")
@@ -645,6 +642,34 @@ def test_pictures_are_inside_and_their_texts_are_text(page: str) -> None:
 def test_without_matplotlib_the_page_says_so(built: Report, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("swrbatch.audit.page.drawable", lambda: False)
     assert "<svg" not in built.html("en") and "pip install" in built.html("en")
+
+
+@pytest.mark.parametrize("odd", [1, 253_402_300_799_000])
+def test_a_time_that_cannot_be_does_not_spoil_the_pictures(tmp_path: Path, odd: int) -> None:
+    """Events of 1970 or of the year 9999 stand in the tables; the pictures show the others."""
+    trace = {"trace_name": "createUserNamespace", "resource_type": "usernamespace", "resource_name": "team", "user": "anna"}
+    trace |= {"trace_rating": "normal", "service_type": "SWR", "code": "200"}
+    values = [{**trace, "trace_id": f"t{n}", "time": BEGIN_MS + n * HOUR_MS} for n in range(3)]
+    (tmp_path / "a.json").write_text(json.dumps([*values, {**trace, "trace_id": "odd", "time": odd}]))
+    odd_one = Dataset(tmp_path / "d", create=True)
+    ingest([str(tmp_path / "a.json")], odd_one, now=NOW_MS)
+    result = report.build([odd_one], now=NOW_MS)
+    assert result.about.events == 4 and sum(row.events for row in result.rows("days")) == 4
+    (tmp_path / "b.json").write_text(json.dumps(values))
+    plain = Dataset(tmp_path / "e", create=True)
+    ingest([str(tmp_path / "b.json")], plain, now=NOW_MS)
+    pictures = [re.findall(r"<svg.*?</svg>", report.build([each], now=NOW_MS).html(), re.DOTALL) for each in (odd_one, plain)]
+    assert pictures[0] == pictures[1] and len(pictures[0]) == 3
+
+
+def test_years_have_pictures_of_a_bounded_size(tmp_path: Path) -> None:
+    trace = {"trace_name": "createUserNamespace", "resource_type": "usernamespace", "resource_name": "team", "user": "anna"}
+    trace |= {"trace_rating": "normal", "service_type": "SWR", "code": "200"}
+    times = [BEGIN_MS - year * 365 * DAY_MS for year in range(11)]
+    (tmp_path / "a.json").write_text(json.dumps([{**trace, "trace_id": f"t{time}", "time": time} for time in times]))
+    dataset = Dataset(tmp_path / "d", create=True)
+    ingest([str(tmp_path / "a.json")], dataset, now=NOW_MS)
+    assert len(report.build([dataset], now=NOW_MS).html()) < 1_500_000
 
 
 def test_nothing_happened(tmp_path: Path) -> None:

@@ -356,7 +356,7 @@ CASES = [
 ]
 BY_VERIFY = {  # what only `verify` finds, in a store that was changed by something else: see test_store
     "blob-missing", "blob-corrupt", "manifest-invalid", "link-missing", "link-invalid", "chain-broken", "replay-differs",
-    "foreign-tag", "foreign-overwrite", "map-stale",
+    "foreign-tag", "foreign-overwrite", "ledger-damaged", "map-stale",
 }  # fmt: skip
 
 

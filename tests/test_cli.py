@@ -34,6 +34,7 @@ from typer.testing import CliRunner
 import imagetar
 from conftest import ROOT
 from imagetar import TAG, Image, Layer
+from swrbatch import Store
 from swrbatch.cli import COMMANDS, app
 
 HOST = "swr.cn-north-1.example.com"
@@ -1023,3 +1024,42 @@ def test_every_option_has_a_test() -> None:
         if option.startswith("--") and f'"{option}"' not in source
     ]
     assert not missing
+
+
+# --- standard output ---------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("where", [">/dev/full", ">&-"])
+def test_a_result_that_cannot_be_written_is_told(tmp_path: Path, where: str) -> None:
+    """The image is loaded; exit code 1 would say that something was rejected."""
+    path = save(tmp_path, "a.tar", image(named("team/app:v1")))
+    command = f"{sys.executable} -m swrbatch import {path} --store {tmp_path / 's'} {where}"
+    done = subprocess.run(["bash", "-c", command], env={**os.environ, "PYTHONPATH": str(ROOT)}, capture_output=True, text=True)
+    assert done.returncode == 3
+    assert done.stderr.startswith("swrbatch: the result cannot be written to standard output: ")
+    assert done.stderr.count("\n") == 1
+    with Store(tmp_path / "s") as store:
+        assert len(store.images()) == 1
+
+
+def test_an_empty_store_is_wrong_usage(call: Call, tmp_path: Path) -> None:
+    path = save(tmp_path, "a.tar", image(named("team/app:v1")))
+    result = call("import", path, "--store", "")
+    assert result.code == 2 and "--store is empty" in result.err and not (tmp_path / "swr-store").exists()
+
+
+@pytest.mark.parametrize("inside", [".", "report", "docker", "docker/report"])
+def test_a_report_does_not_lie_in_the_store(call: Call, tmp_path: Path, inside: str) -> None:
+    path = save(tmp_path, "a.tar", image(named("team/app:v1")))
+    result = call("import", path, "--store", "s", "--report", f"s/{inside}")
+    assert result.code == 2 and "it lies in the store" in result.err
+    assert not list((tmp_path / "s").rglob("*.parquet"))
+
+
+def test_a_search_passes_pipes_by(call: Call, tmp_path: Path) -> None:
+    save(tmp_path, "in/a.tar", image(named("team/app:v1")))
+    os.mkfifo(tmp_path / "in" / "b.tar")
+    os.symlink("nowhere", tmp_path / "in" / "c.tar")
+    result = call("check", "in", "--format", "json")
+    assert [row["archive"] for row in result.json()["archives"]] == ["in/a.tar", "in/c.tar"]
+    assert result.code == 1

@@ -277,6 +277,28 @@ def test_a_damaged_link_of_a_foreign_tag_is_an_error(home: Home) -> None:
     assert link.read_text() == "garbage"
 
 
+@pytest.mark.parametrize("make", [os.mkfifo, os.mkdir])
+def test_what_is_no_file_holds_nothing_and_is_not_waited_for(home: Home, make: Callable[[Path], None]) -> None:
+    """A FIFO or a folder in the place of a link or of a blob: one finding among the others."""
+    link, layer = home.link("current"), home.layer
+    for path in (link, layer):
+        path.unlink()
+        make(path)
+    assert {code for code, _ in seen(home.verify(deep=True))} == {"link-invalid", "blob-missing", "map-stale"}
+    ours = home.archives[1]
+    assert import_archives([ours], home.path).exit_code == 0, "other images are loaded all the same"
+
+
+def test_every_damaged_page_of_the_ledger_is_found(home: Home) -> None:
+    whole = (home.path / "ledger.db").read_bytes()
+    for begin in range(4096, len(whole), 4096):
+        (home.path / "ledger.db").write_bytes(whole[:begin] + b"U" * 4096 + whole[begin + 4096 :])
+        told = True
+        with contextlib.suppress(StoreError):
+            told = not home.verify(deep=True).ok
+        assert told, begin
+
+
 def test_unreferenced_blobs_are_counted_and_hashed(home: Home) -> None:
     good, bad = b"left by a crash", b"and this one is damaged"
     for data, stored in ((good, good), (bad, b"x")):

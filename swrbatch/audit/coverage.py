@@ -27,7 +27,7 @@ from .dataset import Dataset
 from .files import DigestFile, read_file
 from .ingest import InputRow
 from .rows import RetentionRow
-from .traces import DAY_MS
+from .traces import DAY_MS, MAX_MS
 
 KEPT_MS: Final = 7 * DAY_MS
 """How long CTS itself keeps events (guide 7.2)."""
@@ -329,4 +329,5 @@ def _within(row: RetentionRow, period: Period) -> bool:
 def _recoverable(row: RetentionRow, now: int) -> RetentionRow:
     if row.state == "complete" or row.end is None:
         return row
-    return replace(row, recover_by=Millis(row.end + KEPT_MS), recoverable=now < row.end + KEPT_MS)
+    last = min(row.end + KEPT_MS, MAX_MS)
+    return replace(row, recover_by=Millis(last), recoverable=now < last)

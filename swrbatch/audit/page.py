@@ -17,6 +17,7 @@ from .export import utc_text
 from .pictures import catalog_days, drawable, timeline, week
 from .rows import TABLES
 from .texts import GRANTS, LABELS, TEXTS, VALUES
+from .traces import DAY_MS, EARLIEST_MS
 
 if TYPE_CHECKING:
     from .report import Report
@@ -105,16 +106,22 @@ def _totals(report: Report) -> Mapping[str, int]:
 
 
 def _pictures(report: Report, lang: Lang) -> Mapping[str, Any]:
-    """SVG elements by name; none where matplotlib is missing or nothing happened."""
+    """SVG elements by name; none where matplotlib is missing or nothing happened.
+
+    Times that cannot be (before there was a CTS, or to come) are left to the tables: one such event would squeeze all others.
+    """
     from markupsafe import Markup
 
-    hours = report.rows("hours")
+    last = report.about.made + DAY_MS
+    hours = [row for row in report.rows("hours") if EARLIEST_MS <= row.hour <= last]
     if not drawable() or not hours:
         return {}
+    first_day, last_day = utc_text(hours[0].hour)[:10], utc_text(last)[:10]
+    days = [row for row in report.rows("days") if row.day is not None and first_day <= row.day <= last_day]
     drawn = {
         "timeline": timeline(hours, lang),
         "week": week(hours, lang),
-        "catalog": catalog_days(report.rows("catalog"), report.rows("days"), lang),
+        "catalog": catalog_days(report.rows("catalog"), days, lang),
     }
     return {name: Markup(svg) for name, svg in drawn.items() if svg}
 

@@ -108,7 +108,8 @@ def catalog_days(entries: Sequence[CatalogRow], rows: Sequence[DayRow], lang: La
     if not days:
         return ""
     moments = [_day_ms(str(row.day)) for row in days]
-    step = _DAY_MS if max(moments) - min(moments) <= 62 * _DAY_MS else 7 * _DAY_MS
+    reach = max(moments) - min(moments)
+    step = _DAY_MS if reach <= 62 * _DAY_MS else _weeks(reach, 106)
     begin = _floor(min(moments), step)
     width = (_floor(max(moments), step) - begin) // step + 1
     place = {entry.trace_name: position for position, entry in enumerate(entries)}
@@ -138,7 +139,7 @@ def _rating(row: HourRow) -> str:
 
 def _floor(ms: int, step: int) -> int:
     """The beginning of its hour, day, or week (from Monday)."""
-    shift = 4 * _DAY_MS if step == 7 * _DAY_MS else 0
+    shift = 4 * _DAY_MS if step % (7 * _DAY_MS) == 0 else 0
     return (ms - shift) // step * step + shift
 
 
@@ -147,7 +148,12 @@ def _step(rows: Sequence[HourRow]) -> tuple[int, str]:
     reach = rows[-1].hour - rows[0].hour
     if reach <= 3 * _DAY_MS:
         return _HOUR_MS, "%m-%d %H:%M"
-    return (_DAY_MS, "%Y-%m-%d") if reach <= 120 * _DAY_MS else (7 * _DAY_MS, "%Y-%m-%d")
+    return (_DAY_MS if reach <= 120 * _DAY_MS else _weeks(reach, 212)), "%Y-%m-%d"
+
+
+def _weeks(reach: int, most: int) -> int:
+    """The number of weeks, in ms, of which about `most` fill the time: years do not fit in week by week."""
+    return 7 * _DAY_MS * -(-reach // (7 * _DAY_MS * most))
 
 
 def _slots(rows: Sequence[HourRow], step: int) -> list[int]:

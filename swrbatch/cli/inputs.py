@@ -47,7 +47,9 @@ def _search(folder: str) -> Iterator[str]:
     found = []
     for path, folders, files in os.walk(folder):
         folders[:] = [name for name in folders if not name.startswith(".")]
-        found += [os.path.join(path, name) for name in files if not name.startswith(".") and name.lower().endswith(SUFFIXES)]
+        named = [os.path.join(path, name) for name in files if not name.startswith(".") and name.lower().endswith(SUFFIXES)]
+        # A pipe that is named itself is waited for; one that lies about is no archive. A dangling link is told as what it is.
+        found += [name for name in named if os.path.isfile(name) or not os.path.exists(name)]
     if not found:
         raise UsageError(f"there is no archive below {printable(folder)} (files that end in {', '.join(SUFFIXES)})")
     yield from sorted(found)

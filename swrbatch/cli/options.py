@@ -7,11 +7,11 @@ import enum
 import os
 import sys
 from collections.abc import Iterator
-from typing import Annotated
+from typing import Annotated, NoReturn
 
 import typer
 
-from ..errors import ExitCode, Lang, SwrbatchError
+from ..errors import ExitCode, Lang, SwrbatchError, UsageError
 
 
 class Format(enum.StrEnum):
@@ -38,7 +38,9 @@ LangOption = Annotated[Language, typer.Option("--lang", envvar="SWRBATCH_LANG", 
 
 
 def store_path(given: str | None) -> str:
-    """The store's folder: the option, else `$SWRBATCH_STORE`, else `./swr-store`."""
+    """The store's folder: the option, else `$SWRBATCH_STORE`, else `./swr-store`. UsageError for an empty option."""
+    if given == "":
+        raise UsageError("--store is empty: name a folder (is a variable unset?)")
     return given or os.environ.get("SWRBATCH_STORE") or DEFAULT_STORE
 
 
@@ -49,14 +51,23 @@ def lang(value: Language) -> Lang:
 def show(result: str | bytes) -> None:
     """Print a result on stdout, a text with a line end.
 
-    A reader that went away (`swrbatch … | head`) changes neither what is done nor the exit code.
+    A reader that went away (`swrbatch … | head`) changes neither what is done nor the exit code. A full disk ends with 3.
     """
+    if sys.stdout is None:
+        _unwritten("it is closed")
     try:
         typer.echo(result, nl=isinstance(result, str))
         sys.stdout.flush()
-    except BrokenPipeError:
+    except OSError as e:
         # What is left in Python's buffer must have somewhere to go when the process ends.
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        if not isinstance(e, BrokenPipeError):
+            _unwritten(str(e.strerror))
+
+
+def _unwritten(reason: str) -> NoReturn:
+    typer.echo(f"swrbatch: the result cannot be written to standard output: {reason}", err=True)
+    raise typer.Exit(int(ExitCode.STORE))
 
 
 @contextlib.contextmanager

@@ -53,6 +53,12 @@ class Ledger:
         with self._translated(), self._engine.connect() as connection, connection.begin():
             yield connection
 
+    def damage(self) -> list[str]:
+        """What SQLite finds wrong with its file, page by page and index by index; nothing when it is whole."""
+        with self.read() as connection:
+            found = [str(line) for line in connection.execute(text("PRAGMA integrity_check(20)")).scalars()]
+        return [line for line in found if line != "ok"]
+
     @contextlib.contextmanager
     def write(self) -> Iterator[Connection]:
         """A transaction that excludes other writers; committed durably at the end, rolled back on any exception."""
