@@ -625,7 +625,7 @@ def _text(value: object) -> str | None:
 def _size(name: str) -> int:
     try:
         return 0 if name == "-" else os.stat(name).st_size
-    except OSError:
+    except (OSError, ValueError):  # ValueError: a NUL in the name
         return 0
 
 

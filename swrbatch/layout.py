@@ -44,7 +44,9 @@ def disk_errors(action: str) -> Iterator[None]:
     try:
         yield
     except OSError as e:
-        where = f" ({e.filename})" if e.filename else ""
+        # Of a rename the target: the source is a temporary file.
+        name = e.filename2 or e.filename
+        where = f" ({name})" if name else ""
         hint = ""
         if e.errno in (errno.ENOSPC, errno.EDQUOT):
             hint = "; free some space and run again: what was loaded stays, and is not loaded twice"

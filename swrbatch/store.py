@@ -52,6 +52,7 @@ from .ledger.loads import (
     write_settings,
 )
 from .ledger.schema import events, organizations, repositories, tags
+from .ledger.schema import settings as settings_table
 from .policy import Reference
 
 if TYPE_CHECKING:
@@ -167,12 +168,16 @@ class Store:
     def init(self, **given: str | int | None) -> dict[str, str]:
         """Set what is given (`initial_settings` by name) and the defaults of the rest; what is set stays. Returns all settings.
 
-        A store that has another value already is a `UsageError`.
+        A store that has another value already is a `UsageError`; but the quota of organizations can be changed (guide 9.1.5).
         """
         with self.ledger.write() as connection:
             have = read_settings(connection)
             for name, value in given.items():
-                if value is not None and name in have and have[name].lower() != str(value).lower():
+                if value is None or name not in have or have[name].lower() == str(value).lower():
+                    continue
+                if name == "org_quota":
+                    connection.execute(update(settings_table).where(settings_table.c.name == name).values(value=str(value)))
+                else:
                     raise UsageError(f"the store {self.path} exists with {name} = {have[name]}; it cannot become {value}")
             write_settings(connection, initial_settings(**given))  # type: ignore[arg-type]
             settings = read_settings(connection)

@@ -221,11 +221,19 @@ def test_pages_of_the_command(dataset: Dataset) -> None:
     assert [row["trace_id"] for row in first["traces"] + second["traces"]] == newest["trace_id"].to_pylist()
 
 
+@pytest.mark.parametrize("form", ["csv", "parquet"])
+def test_a_page_that_is_not_the_last_says_so(dataset: Dataset, form: str) -> None:
+    result = CliRunner().invoke(app, ["audit", "query", dataset.path, "--limit", "2", "--format", form])
+    assert result.exit_code == 0 and result.stderr.startswith("more: --next ")
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
         (["--from", "yesterday"], "is no time"),
         (["--from", "2026-03-02T00:00:00"], "has no zone"),
+        (["--from", "2026-03-02"], "write 2026-03-02T00:00:00Z for UTC"),
+        (["--from", "2026-03-02T00:00:00Z", "--to", "2026-03-01T00:00:00Z"], "is not before --to"),
         (["--last", "2h"], "it is one of 1h, 1d, 1w"),
         (["--last", "1h", "--to", "2026-03-02T00:00:00Z"], "stands without --from and --to"),
         (["--next", "nonsense"], "not a marker"),

@@ -1063,3 +1063,35 @@ def test_a_search_passes_pipes_by(call: Call, tmp_path: Path) -> None:
     result = call("check", "in", "--format", "json")
     assert [row["archive"] for row in result.json()["archives"]] == ["in/a.tar", "in/c.tar"]
     assert result.code == 1
+
+
+def test_a_list_may_be_that_of_find_print0(call: Call, tmp_path: Path) -> None:
+    save(tmp_path, "a b.tar", image(named("team/app:v1")))
+    save(tmp_path, "c\nd.tar", image(named("team/app:v2")))
+    result = call("check", "@-", "--format", "json", stdin="a b.tar\0c\nd.tar\0")
+    assert result.code == 0 and len(result.json()["archives"]) == 2
+
+
+def test_a_junit_report_that_cannot_be_written_is_in_the_document(call: Call, tmp_path: Path) -> None:
+    path = save(tmp_path, "a.tar", image(named("team/app:v1")))
+    (tmp_path / "file").touch()
+    result = call("import", path, "--junit", "file/j.xml", "--format", "json")
+    run = result.json()["run"]
+    assert result.code == run["exit_code"] == 3 and "JUnit" in run["error"] and run["error"] in result.err
+
+
+def test_what_was_not_looked_at_is_told(call: Call, tmp_path: Path) -> None:
+    for name in "abc":
+        save(tmp_path, f"in/{name}.tar", image("no-registry:v1" if name == "a" else named(f"team/{name}:v1")))
+    result = call("check", "in", "--fail-fast")
+    assert result.code == 1 and "2 archives not looked at (--fail-fast)" in result.err
+
+
+def test_the_quota_of_a_store_can_be_raised(call: Call, tmp_path: Path) -> None:
+    """What the issue organization-quota names as the way out."""
+    paths = [save(tmp_path, f"{name}.tar", image(named(f"{name}/app:v1"))) for name in ("one", "two")]
+    assert call("init", "--org-quota", "1").code == 0
+    assert call("import", *paths).code == 1
+    assert call("init", "--org-quota", "2").code == 0
+    assert call("import", *paths).code == 0
+    assert call("init", "--account", "another").code == 2

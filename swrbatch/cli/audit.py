@@ -106,7 +106,7 @@ def ingest(
         return
     show(f"files     {result.files} taken, {result.files_known} known before, {result.digest_files} of them digests")
     show(f"traces    {result.records} read, {result.kept} kept, {result.duplicates} duplicates dropped")
-    show(f"rejected  {result.rejected} records (see {to}/_swrbatch/rejects)")
+    show(f"rejected  {counted(result.rejected, 'record')}" + (f" (see {to}/_swrbatch/rejects)" if result.rejected else ""))
     for flag, count in result.flags.items():
         show(f"flag      {flag}: {count}")
 
@@ -201,7 +201,10 @@ def _period(since: str | None, to: str | None, last: str | None) -> tuple[int | 
         if last not in PRESETS or since or to:
             raise UsageError(f"--last {last}: it is one of {', '.join(PRESETS)}, and stands without --from and --to")
         return _now() - PRESETS[last], None
-    return (None if since is None else _time(since)), (None if to is None else _time(to))
+    begin, end = (None if text is None else _time(text) for text in (since, to))
+    if begin is not None and end is not None and begin >= end:
+        raise UsageError(f"--from {since} is not before --to {to}")
+    return begin, end
 
 
 def _time(text: str) -> int:
@@ -213,7 +216,7 @@ def _time(text: str) -> int:
     except ValueError as e:
         raise UsageError(f"{text!r} is no time: write 2026-01-31T23:59:59Z") from e
     if moment.tzinfo is None:
-        raise UsageError(f"{text!r} has no zone: write {text}Z for UTC")
+        raise UsageError(f"{text!r} has no zone: write {moment.isoformat()}Z for UTC")
     return int(moment.timestamp() * 1000)
 
 
@@ -230,8 +233,7 @@ def _print_page(page: Any, format: QueryFormat) -> None:
                 "--format parquet: no terminal shows it; send it into a file: swrbatch audit query … > traces.parquet"
             )
         show(to_parquet(page.rows, TraceRow))
-        if page.next:
-            typer.echo(f"more: --next {page.next}", err=True)
+        _tell_next(page)
         return
     rows = page.rows.to_pylist()
     for row in rows:
@@ -248,11 +250,18 @@ def _print_page(page: Any, format: QueryFormat) -> None:
         writer.writerow(page.rows.column_names)
         writer.writerows([spreadsheet(tuple(v) if isinstance(v, list) else v) for v in row.values()] for row in rows)
         show(text.getvalue().removesuffix("\n"))
+        _tell_next(page)
     else:
         names = ("time", "trace_name", "trace_rating", "user_name", "resource_name", "code")
         lines = [[str(row[name] or "") for name in names] + [" ".join(row["flags"])] for row in rows]
         show(table(["time", "event", "rating", "user", "resource", "code", "findings"], lines))
         show(counted(len(rows), "trace") + (f"; more: --next {page.next}" if page.next else ""))
+
+
+def _tell_next(page: Any) -> None:
+    """On stderr, where the output has no place for it."""
+    if page.next:
+        typer.echo(f"more: --next {page.next}", err=True)
 
 
 class Severity(enum.StrEnum):
@@ -457,6 +466,8 @@ def _verify_path(path: str, store: str | None, public_key: str | None, signature
     from ..audit.verify import verify_path
     from ..store import Store
 
+    if not os.path.isdir(path):
+        raise UsageError(f"{path} is no folder: name a dataset, the destination of an export, or a folder with digest files")
     verifier = None if public_key is None else Verifier(public_key)
     with contextlib.ExitStack() as stack:
         opened = None if store is None else stack.enter_context(Store(store))

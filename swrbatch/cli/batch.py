@@ -8,13 +8,14 @@ import signal
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Annotated, Any
 
 import typer
 
 from ..digest import Cancel
 from ..errors import ExitCode, UsageError
-from ..sizes import parse_size
+from ..sizes import counted, parse_size
 from .inputs import expand
 from .options import Format, FormatOption, LangOption, Language, exits, lang, show, store_path
 
@@ -180,7 +181,8 @@ def _run(given: dict[str, Any], *, load: bool) -> None:
             finally:
                 if bars is not None:
                     bars.close()
-        _print(result, given)
+        result = _with_junit(result, given)
+        _print(result, given, len(names))
     raise typer.Exit(int(result.exit_code))
 
 
@@ -219,20 +221,33 @@ def _bars(no_progress: bool) -> Any:
     return Bars() if Bars.wanted(no_progress) else None
 
 
-def _print(result: Any, given: dict[str, Any]) -> None:
-    language = lang(given["lang"])
+def _with_junit(result: Any, given: dict[str, Any]) -> Any:
+    """Write the JUnit report, if one is asked for; the result, which says so when that failed."""
+    from ..errors import StoreError
+
+    if given["junit"] is not None:
+        from .junit import write_junit
+
+        try:
+            write_junit(given["junit"], result, lang(given["lang"]))
+        except StoreError as e:
+            failure = result.failure or e
+            return replace(result, failure=failure, run=replace(result.run, exit_code=failure.exit_code, error=str(failure)))
+    return result
+
+
+def _print(result: Any, given: dict[str, Any], named: int) -> None:
     if given["format"] is Format.JSON:
         show(json.dumps(result.to_dict(), ensure_ascii=False))
     else:
         from .text import summary
 
-        show(summary(result, language))
+        show(summary(result, lang(given["lang"])))
+    left = named - len(result.archives)
+    if left and result.failure is None:
+        typer.echo(f"swrbatch: {counted(left, 'archive')} not looked at (--fail-fast)", err=True)
     if result.failure is not None:
         typer.echo(f"swrbatch: {result.failure}", err=True)
-    if given["junit"] is not None:
-        from .junit import write_junit
-
-        write_junit(given["junit"], result, language)
 
 
 @contextmanager

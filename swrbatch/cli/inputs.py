@@ -56,7 +56,7 @@ def _search(folder: str) -> Iterator[str]:
 
 
 def _lines(name: str) -> list[str]:
-    """The paths of a list, one a line; empty lines and those that begin with # do not count."""
+    """The paths of a list: one a line, or with NUL between them (`find -print0`); without empty ones and comments (#)."""
     try:
         if name == "-":
             data = sys.stdin.buffer.read()
@@ -66,7 +66,7 @@ def _lines(name: str) -> list[str]:
         text = os.fsdecode(data.removeprefix(b"\xef\xbb\xbf"))
     except OSError as e:
         raise UsageError(f"the list {printable(name)} cannot be read: {e.strerror}") from e
-    lines = [line.rstrip("\r") for line in text.split("\n")]
+    lines = text.split("\0") if "\0" in text else [line.rstrip("\r") for line in text.split("\n")]
     paths = [line for line in lines if line.strip() and not line.startswith("#")]
     if not paths:
         raise UsageError(f"the list {printable(name)} names no archive")
