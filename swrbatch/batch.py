@@ -533,6 +533,7 @@ class _Batch:
             for f in dataclasses.fields(self.options)
             if f.name not in ("limits", "rename", "profile", "user", "account")
         }
+        options |= self.options.rename.told
         limits = dataclasses.asdict(self.limits)
         limits["outer_compressions"] = sorted(limits["outer_compressions"]) if limits["outer_compressions"] else None
         accepted = {

@@ -13,6 +13,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from types import MappingProxyType
+from typing import Any
 
 from .errors import UsageError, printable
 from .policy import is_registry, looks_like_registry, split_name, why_invalid
@@ -30,12 +31,13 @@ class Rename:
     """Renaming on import; built by `load_rename`. `Rename()` changes nothing.
 
     A rule is a glob and its template as alternating text and field names. `named` maps (archive, first 12 digits of
-    the image ID) to (digits given, reference).
+    the image ID) to (digits given, reference). `told` are the options that it was built of, for the report.
     """
 
     rules: Sequence[tuple[re.Pattern[str], Sequence[str]]] = ()
     into: str | None = None
     named: Mapping[tuple[str, str], Sequence[tuple[str, str]]] = field(default_factory=lambda: MappingProxyType({}))
+    told: Mapping[str, Any] = field(default_factory=lambda: MappingProxyType({}))
 
     def apply(self, raw: str) -> tuple[str, bool]:
         """The name that `raw` gets, and whether a rule changed it. The result is not judged: `parse_reference` does."""
@@ -73,7 +75,8 @@ def load_rename(retag: Sequence[str] = (), into: str | None = None, names: str |
     (guide 4.1). `names`: CSV with the header `archive,image_id,reference`; image_id is at least 12 hex digits.
     """
     rules: list[tuple[re.Pattern[str], Sequence[str]]] = []
-    for item in [retag] if isinstance(retag, str) else retag:
+    retag = [retag] if isinstance(retag, str) else list(retag)
+    for item in retag:
         if "=" in item and not os.path.isfile(item):
             pattern, _, template = item.partition("=")
             rules.append(_rule(pattern, template, f"--retag {printable(item)}"))
@@ -83,7 +86,8 @@ def load_rename(retag: Sequence[str] = (), into: str | None = None, names: str |
         host, _, org = into.partition("/")
         if not (looks_like_registry(host) and is_registry(host)) or why_invalid("namespace", org, "api"):
             raise UsageError(f"--into {printable(into)}: it must be HOST/ORG, such as registry.example.com/team")
-    return Rename(tuple(rules), into, MappingProxyType({} if names is None else _names_of_file(names)))
+    told = {"retag": retag, "into": into, "names": None if names is None else printable(os.fsdecode(names))}
+    return Rename(tuple(rules), into, MappingProxyType({} if names is None else _names_of_file(names)), MappingProxyType(told))
 
 
 def _rule(pattern: str, template: str, where: str) -> tuple[re.Pattern[str], Sequence[str]]:

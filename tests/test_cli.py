@@ -1095,3 +1095,14 @@ def test_the_quota_of_a_store_can_be_raised(call: Call, tmp_path: Path) -> None:
     assert call("init", "--org-quota", "2").code == 0
     assert call("import", *paths).code == 0
     assert call("init", "--account", "another").code == 2
+
+
+def test_the_report_tells_how_images_were_renamed(call: Call, tmp_path: Path) -> None:
+    path = save(tmp_path, "a.tar", image("app:v1"))
+    result = call(
+        "check", path, "--retag", f"app:*={HOST}/team/{{repository}}:{{tag}}", "--into", f"{HOST}/rest", "--format", "json"
+    )
+    options = json.loads(result.json()["run"]["options"])
+    assert result.code == 0
+    assert options["retag"] == [f"app:*={HOST}/team/{{repository}}:{{tag}}"] and options["into"] == f"{HOST}/rest"
+    assert options["names"] is None

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import base64
 import json
+import os
 import re
+import subprocess
+import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -55,6 +58,17 @@ def test_committed_without_outputs_and_with_parameters(path: Path) -> None:
     nbformat.validate(notebook)
     assert {"sources", "lang", "begin", "end"} <= parameters_of(notebook)
     assert "assert" in source(code[-1]) and "print(" in source(code[-1]), "the last cell checks the row counts, and says so"
+
+
+def test_two_at_once_in_one_folder(tmp_path: Path, archives_dir: Path) -> None:
+    """Each speaks with its own kernel, and no socket is left in the folder."""
+    import_archives([archives_dir / "docker20-two-images.tar"], tmp_path / "store", report=str(tmp_path / "report"))
+    argv = [sys.executable, "-m", "swrbatch", "audit", "report", "report", "--notebook", "import_report", "--to"]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    both = [subprocess.Popen([*argv, name], cwd=tmp_path, env=environment, stderr=subprocess.PIPE) for name in ("one", "two")]
+    errors = [each.communicate(timeout=120)[1] for each in both]
+    assert [each.returncode for each in both] == [0, 0], errors
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["one", "report", "store", "two"]
 
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda p: p.stem)

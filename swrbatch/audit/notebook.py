@@ -14,6 +14,7 @@ import importlib
 import importlib.util
 import logging
 import os
+import tempfile
 import warnings
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -106,7 +107,7 @@ def _execute(path: Path, parameters: Mapping[str, Any]) -> Any:
     except (OSError, ValueError, SyntaxError) as e:
         raise UsageError(f"the notebook {path} cannot be read: {printable(e)}") from e
     given = {name: value for name, value in parameters.items() if name in known}
-    with _kernel_finds_this_package(), _quiet():
+    with _kernel_finds_this_package(), _quiet(), tempfile.TemporaryDirectory(prefix="swrbatch-") as sockets:
         try:
             executed = papermill.execute_notebook(
                 notebook,
@@ -115,8 +116,9 @@ def _execute(path: Path, parameters: Mapping[str, Any]) -> Any:
                 kernel_name="python3",
                 progress_bar=False,
                 execution_timeout=SECONDS,
-                # Sockets in a folder of this user's rather than ports that everybody on the machine can connect to.
-                config=traitlets.Config({"KernelManager": {"transport": "ipc"}}),
+                # Sockets in a folder of this run rather than ports that everybody on the machine can connect to. Without a
+                # name of their own they lie in the current folder, and two runs there speak with each other's kernels.
+                config=traitlets.Config({"KernelManager": {"transport": "ipc", "ip": os.path.join(sockets, "kernel")}}),
             )
         except papermill.PapermillExecutionError as e:
             raise StoreError(f"the notebook {path.stem} failed: {printable(e.ename)}: {printable(e.evalue)}") from e
