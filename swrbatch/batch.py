@@ -29,7 +29,7 @@ from .digest import Cancel, Digest
 from .errors import Cancelled, ExitCode, Issue, StoreError, SwrbatchError, UsageError, codes_of, has_errors, issue, printable
 from .ledger.loads import Decision, LoadRules, LoadState, OnConflict, Status
 from .policy import Limits, Naming, is_registry, limits_for, upload_seq
-from .prepare import Form, Prepared, PreparedImage, Progress, Rules, Workshop, forms, prepare, settle
+from .prepare import Brought, Form, Prepared, PreparedImage, Progress, Rules, Workshop, forms, mark_reused, prepare, settle
 from .rename import Rename, load_rename
 from .results import (
     ArchiveRow,
@@ -216,7 +216,7 @@ class _Batch:
         self.issues: list[IssueRow] = []
         self.events: list[EventRow] = []
         self.stored: dict[str, int] = {}
-        self.first: dict[Form, tuple[Digest, int]] = {}
+        self.first: dict[Form, Brought] = {}
         self.staging: Staging | None = None
         self.tmp = ""
 
@@ -358,13 +358,14 @@ class _Batch:
             results = store.load(attempts, self.actor, self.rules, self.run_id, self.tmp)
             for image, result in zip(images, results, strict=True):
                 if image is not None and not result.attempt.refused:
+                    mark_reused(image, self.first)
                     for form, each in forms(image).items():
-                        self.first.setdefault(form, (each.digest, each.size))
+                        self.first.setdefault(form, Brought(each.digest, each.size, result.attempt.archive))
             return results
 
         first = dict[Form, Digest]()
         agree = all(
-            each.digest == self.first.get(form, (each.digest, 0))[0] == first.setdefault(form, each.digest)
+            each.digest == (self.first[form].digest if form in self.first else each.digest) == first.setdefault(form, each.digest)
             for image in images
             if image is not None and not image.attempt.refused
             for form, each in forms(image).items()

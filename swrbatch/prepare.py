@@ -397,19 +397,29 @@ def forms(prepared: PreparedImage) -> dict[Form, TakenLayer]:
     return {(each.facts.diff_id, each.compression): each for each in prepared.taken} if prepared.attempt.manifest else {}
 
 
-def settle(prepared: PreparedImage, first: Mapping[Form, tuple[Digest, int]], staging: Staging) -> None:
-    """Take for layers the blobs (digest, bytes) that earlier archives of the run brought: `first`.
+@dataclass(frozen=True, slots=True)
+class Brought:
+    """The blob (size in bytes) that a layer has in the store, and the archive of this run that brought it first."""
+
+    digest: Digest
+    size: int
+    archive: str
+
+
+def settle(prepared: PreparedImage, first: Mapping[Form, Brought], staging: Staging) -> None:
+    """Take for layers the blobs that earlier archives of the run brought: `first`.
 
     An archive is read while those before it are not loaded yet. Its manifest becomes what it would be had it been read after
     them; one that is kept byte for byte stays.
     """
-    if prepared.kept or all(first.get(form, (each.digest,))[0] == each.digest for form, each in forms(prepared).items()):
+    found = [(each, first.get((each.facts.diff_id, each.compression))) for each in prepared.taken]
+    if prepared.kept or all(blob is None or blob.digest == each.digest for each, blob in found):
         return
     prepared.taken = tuple(
         each
-        if (blob := first.get((each.facts.diff_id, each.compression), (each.digest, each.size)))[0] == each.digest
-        else replace(each, digest=blob[0], size=blob[1], staged=None, reused=True)
-        for each in prepared.taken
+        if blob is None or blob.digest == each.digest
+        else replace(each, digest=blob.digest, size=blob.size, staged=None, reused=True)
+        for each, blob in found
     )
     before = prepared.attempt.blobs
     config = next(blob for blob in before if prepared.image.config is not None and blob.digest == prepared.image.config.digest)
@@ -417,3 +427,15 @@ def settle(prepared: PreparedImage, first: Mapping[Form, tuple[Digest, int]], st
     blobs = tuple(dict.fromkeys((*attempt.blobs, *_staged(prepared.taken))))
     staging.release(tuple(blob for blob in before if blob not in blobs))
     prepared.attempt = replace(attempt, blobs=blobs)
+
+
+def mark_reused(prepared: PreparedImage, first: Mapping[Form, Brought]) -> None:
+    """Of blobs that came with this run, the first archive in order brought them, whichever was read first."""
+    archive = prepared.attempt.archive
+    found = [(each, first.get((each.facts.diff_id, each.compression))) for each in prepared.taken]
+    prepared.taken = tuple(
+        each
+        if each.staged is None
+        else replace(each, reused=blob is not None and blob.digest == each.digest and blob.archive != archive)
+        for each, blob in found
+    )
