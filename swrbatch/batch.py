@@ -25,11 +25,12 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Final, Literal
 
 from .compression import Compression
-from .digest import Cancel, Digest
+from .digest import Cancel
 from .errors import Cancelled, ExitCode, Issue, StoreError, SwrbatchError, UsageError, codes_of, has_errors, issue, printable
 from .ledger.loads import Decision, LoadRules, LoadState, OnConflict, Status
+from .order import Order
 from .policy import Limits, Naming, is_registry, limits_for, upload_seq
-from .prepare import Brought, Form, Prepared, PreparedImage, Progress, Rules, Workshop, forms, mark_reused, prepare, settle
+from .prepare import Prepared, PreparedImage, Progress, Rules, Workshop, prepare
 from .rename import Rename, load_rename
 from .results import (
     ArchiveRow,
@@ -216,7 +217,7 @@ class _Batch:
         self.issues: list[IssueRow] = []
         self.events: list[EventRow] = []
         self.stored: dict[str, int] = {}
-        self.first: dict[Form, Brought] = {}
+        self.order: Order | None = None
         self.staging: Staging | None = None
         self.tmp = ""
 
@@ -263,6 +264,7 @@ class _Batch:
         target = {"auto": Compression.GZIP}.get(self.options.compression) or Compression(self.options.compression)
         if self.store is not None and self.load:
             self.staging = Staging(self.store, self.tmp, target)
+            self.order = Order(self.staging)
         shop = Workshop(
             rules=Rules(
                 limits=self.limits,
@@ -337,8 +339,8 @@ class _Batch:
         elif self.store is None:
             judged = [judge_attempt(attempt, self.planned, self.actor, self.rules) for attempt in attempts]
             results = [with_refusals(LoadResult(a, tuple(map(_as_check, d)))) for a, d in zip(attempts, judged, strict=True)]
-        elif self.staging is not None:
-            results = self._load(self.store, self.staging, attempts, [image for _, each in group for image in _images(each)])
+        elif self.order is not None:
+            results = self._load(self.store, self.order, attempts, [image for _, each in group for image in _images(each)])
         else:
             judged = self.store.judge(attempts, self.actor, self.rules, self.planned)
             results = [with_refusals(LoadResult(a, tuple(map(_as_check, d)))) for a, d in zip(attempts, judged, strict=True)]
@@ -350,7 +352,7 @@ class _Batch:
                 self.staging.release(result.attempt.blobs)
 
     def _load(
-        self, store: Store, staging: Staging, attempts: Sequence[Attempt], images: Sequence[PreparedImage | None]
+        self, store: Store, order: Order, attempts: Sequence[Attempt], images: Sequence[PreparedImage | None]
     ) -> list[LoadResult]:
         """Load attempts in order: together, or one by one where a layer came in another form than an earlier archive's."""
 
@@ -358,24 +360,15 @@ class _Batch:
             results = store.load(attempts, self.actor, self.rules, self.run_id, self.tmp)
             for image, result in zip(images, results, strict=True):
                 if image is not None and not result.attempt.refused:
-                    mark_reused(image, self.first)
-                    for form, each in forms(image).items():
-                        self.first.setdefault(form, Brought(each.digest, each.size, result.attempt.archive))
+                    order.loaded(image)
             return results
 
-        first = dict[Form, Digest]()
-        agree = all(
-            each.digest == (self.first[form].digest if form in self.first else each.digest) == first.setdefault(form, each.digest)
-            for image in images
-            if image is not None and not image.attempt.refused
-            for form, each in forms(image).items()
-        )
-        if agree:
+        if order.agrees(image for image in images if image is not None and not image.attempt.refused):
             return load(attempts, images)
         results = []
         for attempt, image in zip(attempts, images, strict=True):
             if image is not None and not attempt.refused:
-                settle(image, self.first, staging)
+                order.settle(image)
                 attempt = image.attempt
             results += load([attempt], [image])
         return results

@@ -7,7 +7,7 @@ loads in the order of the archives. The faults of all images are found, also of 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Executor, Future
 from dataclasses import dataclass, field, replace
 from typing import Final, Protocol
@@ -330,13 +330,11 @@ def _finish_image(
             prepared.kept = kept is not None
             assert image.config_extent is not None
             config = shop.staging.stage_bytes(image.config_extent.read())
-            prepared.attempt = _with_manifest(prepared, kept, config, shop.staging)
+            prepared.attempt = with_manifest(prepared, kept, config, shop.staging)
     image.issues = [each.at(archive=prepared.attempt.archive) for each in image.issues]
-    prepared.attempt = replace(
-        prepared.attempt,
-        issues=tuple(image.issues),
-        blobs=tuple(dict.fromkeys((*prepared.attempt.blobs, *_staged(taken)))),
-    )
+    # Also those of an image that is refused: whoever is done with an attempt releases them.
+    blobs = tuple(dict.fromkeys((*prepared.attempt.blobs, *_staged(taken))))
+    prepared.attempt = replace(prepared.attempt, issues=tuple(image.issues), blobs=blobs)
 
 
 def _staged(taken: Iterable[TakenLayer]) -> tuple[StagedBlob, ...]:
@@ -363,13 +361,13 @@ def _with_record(prepared: PreparedImage, taken: tuple[TakenLayer, ...]) -> Atte
     )
 
 
-def _with_manifest(prepared: PreparedImage, kept: Manifest | None, config: StagedBlob, staging: Staging) -> Attempt:
-    """The attempt with its manifest staged, too."""
+def with_manifest(prepared: PreparedImage, kept: Manifest | None, config: StagedBlob, staging: Staging) -> Attempt:
+    """The attempt with the manifest of its layers (`kept`, or a new one), which is staged, and all blobs that this needs."""
     image, attempt = prepared.image, prepared.attempt
     assert image.config is not None and attempt.record is not None
     layers = [(each.digest, each.size, each.compression) for each in prepared.taken]
     manifest = kept or Manifest.build((image.config.digest, image.config.size), layers)
-    blobs = (config, staging.stage_bytes(manifest.raw))
+    blobs = dict.fromkeys((config, staging.stage_bytes(manifest.raw), *_staged(prepared.taken)))
     sizes = {each.digest: each.size for each in prepared.taken}
     stored = sum(sizes.values()) + image.config.size + len(manifest.raw)
     record = replace(attempt.record, digest=str(manifest.digest), media_type=manifest.media_type, stored_bytes=stored)
@@ -383,59 +381,4 @@ def _with_manifest(prepared: PreparedImage, kept: Manifest | None, config: Stage
         for each in prepared.taken
         if each.staged is not None or not each.reused
     }
-    return replace(attempt, manifest=manifest, record=record, blobs=blobs, layer_notes=tuple(notes.values()))
-
-
-# --- the order of the archives ---------------------------------------------------------------------------------------
-
-Form = tuple[Digest, Compression]
-"""What a layer is looked up by: its diff_id, and how the blob is compressed."""
-
-
-def forms(prepared: PreparedImage) -> dict[Form, TakenLayer]:
-    """The layers of an image that has a manifest."""
-    return {(each.facts.diff_id, each.compression): each for each in prepared.taken} if prepared.attempt.manifest else {}
-
-
-@dataclass(frozen=True, slots=True)
-class Brought:
-    """The blob (size in bytes) that a layer has in the store, and the archive of this run that brought it first."""
-
-    digest: Digest
-    size: int
-    archive: str
-
-
-def settle(prepared: PreparedImage, first: Mapping[Form, Brought], staging: Staging) -> None:
-    """Take for layers the blobs that earlier archives of the run brought: `first`.
-
-    An archive is read while those before it are not loaded yet. Its manifest becomes what it would be had it been read after
-    them; one that is kept byte for byte stays.
-    """
-    found = [(each, first.get((each.facts.diff_id, each.compression))) for each in prepared.taken]
-    if prepared.kept or all(blob is None or blob.digest == each.digest for each, blob in found):
-        return
-    prepared.taken = tuple(
-        each
-        if blob is None or blob.digest == each.digest
-        else replace(each, digest=blob.digest, size=blob.size, staged=None, reused=True)
-        for each, blob in found
-    )
-    before = prepared.attempt.blobs
-    config = next(blob for blob in before if prepared.image.config is not None and blob.digest == prepared.image.config.digest)
-    attempt = _with_manifest(prepared, None, config, staging)
-    blobs = tuple(dict.fromkeys((*attempt.blobs, *_staged(prepared.taken))))
-    staging.release(tuple(blob for blob in before if blob not in blobs))
-    prepared.attempt = replace(attempt, blobs=blobs)
-
-
-def mark_reused(prepared: PreparedImage, first: Mapping[Form, Brought]) -> None:
-    """Of blobs that came with this run, the first archive in order brought them, whichever was read first."""
-    archive = prepared.attempt.archive
-    found = [(each, first.get((each.facts.diff_id, each.compression))) for each in prepared.taken]
-    prepared.taken = tuple(
-        each
-        if each.staged is None
-        else replace(each, reused=blob is not None and blob.digest == each.digest and blob.archive != archive)
-        for each, blob in found
-    )
+    return replace(attempt, manifest=manifest, record=record, blobs=tuple(blobs), layer_notes=tuple(notes.values()))

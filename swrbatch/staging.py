@@ -13,6 +13,7 @@ from collections.abc import Mapping
 from concurrent.futures import Future
 from concurrent.futures import TimeoutError as FutureTimeout
 from dataclasses import dataclass, field
+from typing import Literal, NamedTuple
 
 from .compression import Compression
 from .digest import Cancel, Digest
@@ -21,7 +22,21 @@ from .layers import KEPT, LayerFacts, LayerReading, LayerSource
 from .layout import BlobWriter, StagedBlob
 from .store import Store
 
-Key = tuple[str, Digest, Compression, bool]
+
+class _Key(NamedTuple):
+    """What archives share: a layer by its diff_id, or a blob that is to be kept, and the form that it comes in.
+
+    `as_it_is` tells that it is compressed already and is stored byte for byte.
+    """
+
+    kind: Literal["layer", "blob"]
+    digest: Digest
+    compression: Compression
+    as_it_is: bool
+
+    def fits(self, facts: LayerFacts) -> bool:
+        """Whether what was read is what it claims to be."""
+        return self.digest == (facts.source_digest if self.kind == "blob" else facts.diff_id)
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,8 +74,8 @@ class Staging:
         self._folder = folder
         self._target = target
         self._lock = threading.Lock()
-        self._entries: dict[Key, _Entry] = {}
-        self._by_path: dict[str, Key] = {}
+        self._entries: dict[_Key, _Entry] = {}
+        self._by_path: dict[str, _Key] = {}
         self._count = 0
 
     def take(
@@ -83,16 +98,16 @@ class Staging:
                 facts = source.copy_to(None, compression, reading)
                 if facts.source_digest == kept_as:
                     return TakenLayer(facts, kept_as, facts.source_bytes, facts.compression, None, True)
-            key = ("blob", kept_as, compression, True)
+            key = _Key("blob", kept_as, compression, True)
         else:
             if claimed in known:
                 facts = source.copy_to(None, compression, reading)
                 if facts.diff_id == claimed:
                     return TakenLayer(facts, *known[claimed], compression, None, True)
-            key = ("layer", claimed, compression, as_it_is)
+            key = _Key("layer", claimed, compression, as_it_is)
         return self._shared(key, source, compression, reading)
 
-    def _shared(self, key: Key, source: LayerSource, compression: Compression, reading: LayerReading) -> TakenLayer:
+    def _shared(self, key: _Key, source: LayerSource, compression: Compression, reading: LayerReading) -> TakenLayer:
         with self._lock:
             entry = self._entries.get(key)
             owner = entry is None
@@ -104,7 +119,7 @@ class Staging:
             staged = None
             try:
                 facts, blob = self._stage(source, compression, reading)
-                if self._fits(key, facts):
+                if key.fits(facts):
                     staged = blob
                     with self._lock:
                         self._by_path[blob.path] = key
@@ -115,16 +130,12 @@ class Staging:
                         self._entries.pop(key, None)
                 entry.done.set_result(staged)
         facts = source.copy_to(None, compression, reading)
-        blob_ = _wait(entry.done, reading.cancel) if self._fits(key, facts) else None
-        if blob_ is not None and (not key[3] or blob_.digest == facts.source_digest):
+        blob_ = _wait(entry.done, reading.cancel) if key.fits(facts) else None
+        if blob_ is not None and (not key.as_it_is or blob_.digest == facts.source_digest):
             return TakenLayer(facts, blob_.digest, blob_.size, compression, blob_, True)
         # One of the two is not what it claims to be, or both are compressed already, and differently: this one stands for itself.
         facts, blob = self._stage(source, compression, reading)
         return TakenLayer(facts, blob.digest, blob.size, compression, blob, False)
-
-    @staticmethod
-    def _fits(key: Key, facts: LayerFacts) -> bool:
-        return key[1] == (facts.source_digest if key[0] == "blob" else facts.diff_id)
 
     def _stage(self, source: LayerSource, compression: Compression, reading: LayerReading) -> tuple[LayerFacts, StagedBlob]:
         with BlobWriter(self._path()) as writer:

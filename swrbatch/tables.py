@@ -166,33 +166,28 @@ def replacing(target: str) -> Iterator[str]:
 
 def _write(data: pa.Table, target: str, table: str) -> None:
     with replacing(target) as temporary:
-        _write_parquet(data, temporary, ROWS[table])
+        write_parquet(data, temporary, ROWS[table])
 
 
 def to_parquet(data: pa.Table, kind: type) -> bytes:
     """Rows of one type as a Parquet file."""
     sink = io.BytesIO()
-    _write_parquet(data, sink, kind)
+    write_parquet(data, sink, kind)
     return sink.getvalue()
 
 
-def _write_parquet(data: pa.Table, where: str | io.BytesIO, kind: type) -> None:
+def write_parquet(data: pa.Table, where: str | io.BytesIO, kind: type) -> None:
+    """Write rows of one type as a Parquet file."""
     import pyarrow.parquet as pq
 
-    pq.write_table(
-        data,
-        where,
-        compression="zstd",
-        use_dictionary=repetitive(kind),  # type: ignore[arg-type, unused-ignore]
-        write_page_index=True,
-        write_page_checksum=True,
-    )
+    pq.write_table(data, where, **parquet_options(kind))
 
 
-def repetitive(kind: type) -> list[str]:
-    """Columns worth a dictionary: texts, but not those that are new in every row."""
+def parquet_options(kind: type) -> dict[str, Any]:
+    """How files of rows of one type are written: a dictionary for texts, but not for those that are new in every row."""
     unique = {"trace_id", "hash", "request", "response", "user_text", "extra", "request_id", "operation_id"}
-    return [c.name for c in row_columns(kind) if c.type == "string" and c.name not in unique]
+    columns = [c.name for c in row_columns(kind) if c.type == "string" and c.name not in unique]
+    return {"compression": "zstd", "use_dictionary": columns, "write_page_index": True, "write_page_checksum": True}
 
 
 def _sync(path: str) -> None:

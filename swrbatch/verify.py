@@ -98,7 +98,7 @@ def verify_store(
         result.issues += chain_issues or _compare_replay(found.events, replayed)
         if deep:
             result.issues += [issue("ledger-damaged", place="ledger.db", detail=detail) for detail in store.ledger.damage()]
-        store.settings()
+        store.settings()  # the one table that nothing above has read: StoreError when it cannot be
         found.events = {} if chain_issues else replayed
         for note in notes:
             if store.layout.blob_size(Digest.parse(note.digest)) != note.size:

@@ -33,6 +33,7 @@ ORDER = [
     "store",
     "staging",
     "prepare",
+    "order",
     "batch",
     "verify",
     "audit",

@@ -28,7 +28,7 @@ from .. import __version__, faults
 from ..cts import DEFAULT_CATALOG
 from ..errors import StoreError, UsageError
 from ..layout import disk_errors
-from ..tables import repetitive, replacing, row_schema
+from ..tables import parquet_options, replacing, row_schema
 from .traces import TraceRow
 
 if TYPE_CHECKING:
@@ -228,19 +228,12 @@ def write_part(dataset: Dataset, generation: int, day: str, tables: Iterable[pa.
 def _parquet_writer(path: str, schema: pa.Schema) -> Any:
     import pyarrow.parquet as pq
 
-    newer: dict[str, Any] = (
-        {"bloom_filter_options": {"trace_id": {"ndv": ROW_GROUP, "fpp": 0.01}}} if _has_bloom_filters() else {}
-    )
-    return pq.ParquetWriter(
-        path,
-        schema,
-        compression="zstd",
-        use_dictionary=repetitive(TraceRow),  # type: ignore[arg-type, unused-ignore]
-        write_page_index=True,
-        write_page_checksum=True,
-        sorting_columns=pq.SortingColumn.from_ordering(schema, [("time", "ascending"), ("trace_id", "ascending")]),
-        **newer,
-    )
+    options = parquet_options(TraceRow)
+    if _has_bloom_filters():
+        # Without a number a filter is made for a million values, whatever the row group's size.
+        options["bloom_filter_options"] = {"trace_id": {"ndv": ROW_GROUP, "fpp": 0.01}}
+    order = pq.SortingColumn.from_ordering(schema, [("time", "ascending"), ("trace_id", "ascending")])
+    return pq.ParquetWriter(path, schema, sorting_columns=order, **options)
 
 
 @functools.cache

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from ..errors import StoreError
 from ..layout import disk_errors
-from ..tables import repetitive, replacing, row_columns
+from ..tables import replacing, row_columns, write_parquet
 from .export import spreadsheet
 from .rows import TABLES
 
@@ -55,14 +55,10 @@ def alone(folder: str) -> Iterator[None]:
 
 def _write_table(folder: str, name: str, table: pa.Table) -> list[str]:
     import pyarrow.csv
-    import pyarrow.parquet as pq
 
     paths = [os.path.join(folder, f"{name}.parquet"), os.path.join(folder, f"{name}.csv")]
     with replacing(paths[0]) as temporary:
-        columns: Any = repetitive(TABLES[name])
-        pq.write_table(
-            table, temporary, compression="zstd", use_dictionary=columns, write_page_index=True, write_page_checksum=True
-        )
+        write_parquet(table, temporary, TABLES[name])
     with replacing(paths[1]) as temporary, open(temporary, "wb") as f:
         # A BOM, or a spreadsheet takes the Chinese names for another encoding.
         f.write(b"\xef\xbb\xbf")

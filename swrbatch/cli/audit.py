@@ -466,8 +466,6 @@ def _verify_path(path: str, store: str | None, public_key: str | None, signature
     from ..audit.verify import verify_path
     from ..store import Store
 
-    if not os.path.isdir(path):
-        raise UsageError(f"{path} is no folder: name a dataset, the destination of an export, or a folder with digest files")
     verifier = None if public_key is None else Verifier(public_key)
     with contextlib.ExitStack() as stack:
         opened = None if store is None else stack.enter_context(Store(store))

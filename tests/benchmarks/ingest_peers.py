@@ -14,33 +14,6 @@ from collections.abc import Iterator
 from typing import Any
 
 NOW = 1_790_000_000_000
-TEXTS = [
-    "trace_name",
-    "trace_rating",
-    "trace_type",
-    "event_type",
-    "service_type",
-    "resource_type",
-    "resource_name",
-    "resource_id",
-    "resource_account_id",
-    "source_ip",
-    "api_version",
-    "message",
-    "request_id",
-    "location_info",
-    "endpoint",
-    "resource_url",
-    "user_agent",
-    "operation_id",
-    "enterprise_project_id",
-    "project_id",
-    "domain_id",
-    "tracker_name",
-    "code",
-    "request",
-    "response",
-]
 
 
 def found(folder: str) -> list[str]:
@@ -51,11 +24,14 @@ def bare_duckdb(folder: str, out: str) -> None:
     """DuckDB as it comes, but for what it shows of its progress."""
     import duckdb
 
+    from swrbatch.audit.traces import TEXTS
+
+    texts = [name for name in TEXTS if name != "trace_id"] + ["trace_rating", "code", "request", "response"]
     files = ", ".join(f"'{path}'" for path in found(folder))
     keys = {
         "trace_id": "VARCHAR",
         "user": "VARCHAR",
-        **dict.fromkeys(TEXTS, "VARCHAR"),
+        **dict.fromkeys(texts, "VARCHAR"),
         "time": "BIGINT",
         "record_time": "BIGINT",
     }
@@ -64,7 +40,7 @@ def bare_duckdb(folder: str, out: str) -> None:
     duckdb.sql(f"""
         COPY (
             SELECT trace_id, make_timestamp_ms(time) AS time, make_timestamp_ms(record_time) AS record_time,
-                NULL::VARCHAR AS time_text, NULL::VARCHAR AS record_time_text, {", ".join(TEXTS)},
+                NULL::VARCHAR AS time_text, NULL::VARCHAR AS record_time_text, {", ".join(texts)},
                 "user"->>'$.id' AS user_id, "user"->>'$.name' AS user_name, "user"->>'$.domain.id' AS user_account_id,
                 "user"->>'$.domain.name' AS user_account_name, "user" AS user_text, read_only, content_length, total_time,
                 NULL::VARCHAR AS extra, split_part(filename, 'CloudTraces/', 2) AS source_file, 0 AS source_position,
