@@ -244,13 +244,14 @@ class _Reader:
         return data
 
 
-def _zstd_frames(turn: _Turn) -> Generator[int, bytes, None]:
-    """Walks the frames of a zstd stream without decompressing: yields how many bytes it wants (sent back), or skips (< 0).
+def _zstd_frames(turn: _Turn) -> Generator[int | None, bytes, None]:
+    """Walks the frames of a zstd stream without decompressing.
 
-    Source: RFC 8878, 3.1. It is at a frame's border whenever it asks for the 4 bytes of a magic number. Takes its turn when a
-    frame needs a large window; CorruptData when it needs too large a one.
+    Yields how many bytes it wants (sent back), how many it skips (0 or less), or None at a frame's border. Takes its turn when a
+    frame needs a large window; CorruptData when it needs too large a one. Source: RFC 8878, 3.1.
     """
     while True:
+        yield None
         magic = yield 4
         if magic[1:] == b"\x2a\x4d\x18":
             yield -int.from_bytes((yield 4), "little")
@@ -282,12 +283,14 @@ def _zstd_frames(turn: _Turn) -> Generator[int, bytes, None]:
 def _checked_frames(chunks: Iterable[bytes], turn: _Turn) -> Iterator[bytes]:
     """Pass zstd data on; CorruptData at its end when a frame is cut short, which zstandard would not tell."""
     walk = _zstd_frames(turn)
+    next(walk)
     want = next(walk)
     held = b""
     border = False
     for chunk in chunks:
         at = 0
         while at < len(chunk):
+            assert want is not None
             if want <= 0:
                 step = min(-want, len(chunk) - at)
                 at, want = at + step, want + step
@@ -297,9 +300,9 @@ def _checked_frames(chunks: Iterable[bytes], turn: _Turn) -> Iterator[bytes]:
                 border = False
                 if len(held) == want:
                     want, held = walk.send(held), b""
-            while want == 0:
+            while not want:
+                border = want is None
                 want = next(walk)
-                border = want == 4
         yield chunk
     if not border or held:
         raise CorruptData("the compressed data ends early")

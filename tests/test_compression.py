@@ -282,6 +282,13 @@ def test_frames_of_every_shape_cut_anywhere(frames: list[tuple[bytes, bytes]], s
     assert outcome(Compression.ZSTD, whole[:end], size=size) == ends.get(end)
 
 
+@pytest.mark.parametrize("size", [1, 400])
+def test_a_frame_cut_before_a_content_size_of_four_bytes_is_cut(size: int) -> None:
+    # As many bytes are wanted there as at a frame's border.
+    whole = zstd_frame([(0, 3, b"abc")], 20)
+    assert outcome(Compression.ZSTD, whole + b"\x28\xb5\x2f\xfd\xa0", size=size) is None
+
+
 def test_a_dictionary_that_is_not_there_is_corrupt() -> None:
     samples = [noise(200, seed=seed) for seed in range(500)]
     packed = zstandard.ZstdCompressor(dict_data=zstandard.train_dictionary(4096, samples)).compress(samples[0])
