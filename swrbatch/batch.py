@@ -11,6 +11,7 @@ What this module guarantees:
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import json
 import os
 import secrets
@@ -290,7 +291,7 @@ class _Batch:
             if self.options.fail_fast and any(row.status in ("rejected", "partial") for row in self.archives):
                 return
 
-    def _groups(self, pool: ThreadPoolExecutor, shop: Workshop) -> Iterator[list[tuple[int, Prepared]]]:
+    def _groups(self, pool: ThreadPoolExecutor, shop: Workshop) -> Iterator[list[Prepared]]:
         """Prepared archives in order; whatever is ready together comes together."""
         queue: deque[tuple[int, Future[Prepared]]] = deque()
         rest = iter(enumerate(self.names))
@@ -308,10 +309,10 @@ class _Batch:
 
         fill()
         while queue:
-            group: list[tuple[int, Prepared]] = []
+            group: list[Prepared] = []
             while queue and len(group) < largest and (not group or queue[0][1].done()):
                 position, future = queue.popleft()
-                group.append((position, self._wait(future)))
+                group.append(self._wait(future))
                 ahead -= _size(self.names[position])
             fill()
             yield group
@@ -326,30 +327,33 @@ class _Batch:
 
     # --- committing --------------------------------------------------------------------------------------------------
 
-    def _commit(self, group: list[tuple[int, Prepared]]) -> None:
-        for _, prepared in group:
+    def _commit(self, group: list[Prepared]) -> None:
+        staged = [{*itertools.chain.from_iterable(attempt.blobs for attempt in _attempts(prepared))} for prepared in group]
+        for prepared in group:
             broken = has_errors(prepared.issues)
             for image in prepared.images:
                 extra = () if broken or image.attempt.refused else tuple(self._repeated(image))
                 shared = tuple(found for found in prepared.issues if found.is_error)
                 image.attempt = replace(image.attempt, issues=(*image.attempt.issues, *shared, *extra))
-        attempts = [a for _, prepared in group for a in (_attempts(prepared))]
+        attempts = [attempt for prepared in group for attempt in _attempts(prepared)]
         if self.store is None and not self.options.against_new_store:
             results = [LoadResult(a, tuple(_verdict(a) for _ in a.references)) for a in attempts]
         elif self.store is None:
             judged = [judge_attempt(attempt, self.planned, self.actor, self.rules) for attempt in attempts]
             results = [with_refusals(LoadResult(a, tuple(map(_as_check, d)))) for a, d in zip(attempts, judged, strict=True)]
         elif self.order is not None:
-            results = self._load(self.store, self.order, attempts, [image for _, each in group for image in _images(each)])
+            results = self._load(self.store, self.order, attempts, [image for prepared in group for image in _images(prepared)])
         else:
             judged = self.store.judge(attempts, self.actor, self.rules, self.planned)
             results = [with_refusals(LoadResult(a, tuple(map(_as_check, d)))) for a, d in zip(attempts, judged, strict=True)]
         outcomes = iter(results)
-        for position, prepared in group:
-            self._report(position, prepared, [next(outcomes) for _ in _attempts(prepared)])
-        if self.staging is not None:
-            for result in results:
-                self.staging.release(result.attempt.blobs)
+        for prepared, blobs in zip(group, staged, strict=True):
+            of_it = [next(outcomes) for _ in _attempts(prepared)]
+            self._report(prepared, of_it)
+            if self.staging is not None:
+                # A layer that came in another form before has given up its own blob while it was loaded.
+                blobs.update(*(result.attempt.blobs for result in of_it))
+                self.staging.release(prepared.position, blobs)
 
     def _load(
         self, store: Store, order: Order, attempts: Sequence[Attempt], images: Sequence[PreparedImage | None]
@@ -393,7 +397,7 @@ class _Batch:
 
     # --- rows --------------------------------------------------------------------------------------------------------
 
-    def _report(self, position: int, prepared: Prepared, results: list[LoadResult]) -> None:
+    def _report(self, prepared: Prepared, results: list[LoadResult]) -> None:
         issues = [*prepared.issues]
         statuses: list[str] = []
         for image, result in zip(prepared.images, results, strict=False):
@@ -409,7 +413,7 @@ class _Batch:
         self.archives.append(
             ArchiveRow(
                 run_id=self.run_id,
-                upload_seq=upload_seq(position, self.limits),
+                upload_seq=upload_seq(prepared.position, self.limits),
                 archive=prepared.name,
                 sha256=str(prepared.sha256) if prepared.sha256 else None,
                 format=prepared.format,

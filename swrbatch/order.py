@@ -59,7 +59,6 @@ class Order:
         assert image.image.config is not None
         before, config = image.attempt.blobs, image.image.config.digest
         image.attempt = with_manifest(image, None, next(blob for blob in before if blob.digest == config), self._staging)
-        self._staging.release(tuple(blob for blob in before if blob not in image.attempt.blobs))
 
     def loaded(self, image: PreparedImage) -> None:
         """Note what an image brought. Of blobs that came with this run, the first archive in order did not reuse them."""

@@ -68,9 +68,13 @@ class PreparedImage:
 
 @dataclass(slots=True, kw_only=True)
 class Prepared:
-    """An archive after its worker. `issues` are those of the archive as a whole; an error among them refuses all images."""
+    """An archive after its worker. `issues` are those of the archive as a whole; an error among them refuses all images.
+
+    `position` is its place in the run, from 0.
+    """
 
     name: str
+    position: int
     sha256: Digest | None = None
     format: str | None = None
     producer_hint: str | None = None
@@ -101,7 +105,7 @@ class Workshop:
 def prepare(name: str, position: int, shop: Workshop) -> Prepared:
     """Read and check one archive. Raises only `StoreError` and `Cancelled`; everything else is an issue."""
     # A file's name may hold what neither a terminal, nor SQL, nor Parquet takes.
-    done = Prepared(name=printable(name, MAX_TEXT), started_ms=now_ms())
+    done = Prepared(name=printable(name, MAX_TEXT), position=position, started_ms=now_ms())
     begun = time.perf_counter()
     limit = shop.rules.limits.max_files
     try:
@@ -247,7 +251,7 @@ def _read_layers(done: Prepared, budget: Budget, shop: Workshop) -> None:
         need = needs[layer]
         if need.staged and shop.staging is not None and need.claimed is not None:
             compression = layer.compression if layer.compression in KEPT else shop.target
-            return shop.staging.take(layer, need.claimed, need.kept_as, known.get(compression, {}), reading)
+            return shop.staging.take(done.position, layer, need.claimed, need.kept_as, known.get(compression, {}), reading)
         facts = layer.copy_to(None, shop.target, reading)
         return TakenLayer(facts, facts.digest, facts.size, facts.compression, None, False)
 
@@ -332,7 +336,7 @@ def _finish_image(
             config = shop.staging.stage_bytes(image.config_extent.read())
             prepared.attempt = with_manifest(prepared, kept, config, shop.staging)
     image.issues = [each.at(archive=prepared.attempt.archive) for each in image.issues]
-    # Also those of an image that is refused: whoever is done with an attempt releases them.
+    # Also those of an image that is refused: whoever is done with the archive releases them.
     blobs = tuple(dict.fromkeys((*prepared.attempt.blobs, *_staged(taken))))
     prepared.attempt = replace(prepared.attempt, issues=tuple(image.issues), blobs=blobs)
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from concurrent.futures import Future
 from concurrent.futures import TimeoutError as FutureTimeout
 from dataclasses import dataclass, field
@@ -60,10 +60,10 @@ class TakenLayer:
 
 @dataclass(slots=True)
 class _Entry:
-    """A layer that some archive of this run stages; `users` counts the attempts that may still need its file."""
+    """A layer that some archive of this run stages; `users` are the archives (positions) that may still need its file."""
 
     done: Future[StagedBlob | None] = field(default_factory=Future)
-    users: int = 1
+    users: set[int] = field(default_factory=set)
 
 
 class Staging:
@@ -80,13 +80,14 @@ class Staging:
 
     def take(
         self,
+        user: int,
         source: LayerSource,
         claimed: Digest,
         kept_as: Digest | None,
         known: Mapping[Digest, tuple[Digest, int]],
         reading: LayerReading,
     ) -> TakenLayer:
-        """Read a layer that an image to be loaded needs.
+        """Read a layer that an image to be loaded needs; the archive at position `user` has it until it releases it.
 
         `claimed` is its diff_id by the config. `kept_as` is its digest by an OCI manifest that is to be kept byte for byte (None:
         any blob of the same content will do). `known` are the store's blobs for diff_ids, under the media type that results.
@@ -105,16 +106,13 @@ class Staging:
                 if facts.diff_id == claimed:
                     return TakenLayer(facts, *known[claimed], compression, None, True)
             key = _Key("layer", claimed, compression, as_it_is)
-        return self._shared(key, source, compression, reading)
+        return self._shared(user, key, source, compression, reading)
 
-    def _shared(self, key: _Key, source: LayerSource, compression: Compression, reading: LayerReading) -> TakenLayer:
+    def _shared(self, user: int, key: _Key, source: LayerSource, compression: Compression, reading: LayerReading) -> TakenLayer:
         with self._lock:
-            entry = self._entries.get(key)
-            owner = entry is None
-            if entry is None:
-                entry = self._entries[key] = _Entry()
-            else:
-                entry.users += 1
+            owner = key not in self._entries
+            entry = self._entries.setdefault(key, _Entry())
+            entry.users.add(user)
         if owner:
             staged = None
             try:
@@ -153,14 +151,14 @@ class Staging:
             self._count += 1
             return os.path.join(self._folder, f"blob-{self._count}")
 
-    def release(self, blobs: tuple[StagedBlob, ...]) -> None:
-        """An attempt is over: its staged files that nobody else needs, and that did not become part of the store, go."""
+    def release(self, user: int, blobs: Iterable[StagedBlob]) -> None:
+        """An archive is done: its staged files that no other needs, and that did not become part of the store, go."""
         for blob in blobs:
             with self._lock:
                 key = self._by_path.get(blob.path)
                 if key is not None:
                     entry = self._entries[key]
-                    entry.users -= 1
+                    entry.users.discard(user)
                     if entry.users:
                         continue
                     del self._entries[key], self._by_path[blob.path]

@@ -11,6 +11,7 @@ import signal
 import sqlite3
 import time
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 from typing import Any, Final
@@ -19,7 +20,13 @@ import pytest
 
 from imagetar import HELLO, TAG, Image, Layer, containerd, crane, docker25, docker_legacy, outer, skopeo
 from swrbatch import RunResult, Store, StoreError, faults, import_archives
+from swrbatch.compression import Compression
+from swrbatch.digest import Cancel
 from swrbatch.layout import run_folder
+from swrbatch.policy import limits_for
+from swrbatch.prepare import Rules, Workshop, prepare
+from swrbatch.rename import Rename
+from swrbatch.staging import Staging
 from swrbatch.verify import verify_store
 from test_crash import (
     TEAM,
@@ -380,3 +387,32 @@ def test_a_worker_that_meets_a_store_error_ends_the_run_in_order(tmp_path: Path,
     assert list(check_sound(tmp_path / "store")) in ([f"team/app:v{n}" for n in range(k)] for k in range(4))
     ended_with(import_archives(archives, tmp_path / "store", jobs=4, compression="none"))
     assert len(check_sound(tmp_path / "store")) == 6
+
+
+def test_a_layer_stays_while_any_archive_needs_it(tmp_path: Path) -> None:
+    """An archive is refused, and two of its images share a layer with the next one: that one's file must not go."""
+    two = [Image(layers=(BASE, HELLO[0]), tags=(f"{TEAM}/two:v{n}",)) for n in range(2)]
+    first, second = write(tmp_path / "first.tar", docker_legacy(*two)), archive(tmp_path / "second.tar", TAG, own=1)
+    with Store(tmp_path / "store", create=True) as store, store.run("run", Cancel()) as folder, ThreadPoolExecutor(1) as pool:
+        staging = Staging(store, folder, Compression.GZIP)
+        limits = limits_for("none")
+        rules = Rules(limits=limits, naming="guide", registry=None, organization=None, rename=Rename(), hash_archives=False)
+        shop = Workshop(
+            rules=rules,
+            cancel=Cancel(),
+            target=Compression.GZIP,
+            layer_pool=pool,
+            block_pool=None,
+            spool_dir=folder,
+            store=store,
+            staging=staging,
+        )
+        refused, needing = (prepare(str(path), position, shop) for position, path in enumerate((first, second)))
+        for image in refused.images:
+            staging.release(refused.position, image.attempt.blobs)
+        blobs = needing.images[0].attempt.blobs
+        shared = {blob.path for image in refused.images for blob in image.attempt.blobs} & {blob.path for blob in blobs}
+        assert len(shared) == 2
+        assert [blob.digest for blob in blobs if not os.path.exists(blob.path)] == []
+        staging.release(needing.position, blobs)
+        assert os.listdir(folder) == []
