@@ -3,6 +3,7 @@
     SwrbatchError
     ├── UsageError       wrong options or arguments                      exit 2
     ├── StoreError       the store or the ledger failed, or a full disk  exit 3
+    ├── Refused          a rule of the registry refuses the act          exit 1
     └── Cancelled        the run was interrupted                         exit 130
 
 A fault of an *archive* is never an exception for a caller: it is an `Issue`, a value that names the archive, the place
@@ -55,6 +56,16 @@ class Cancelled(SwrbatchError):
     """The run was interrupted (Ctrl-C, SIGTERM, `cancel` set by the caller)."""
 
     exit_code = ExitCode.INTERRUPTED
+
+
+class Refused(SwrbatchError):
+    """A rule of the registry refuses an act; `issue` says which, where, and the way out."""
+
+    exit_code = ExitCode.REJECTED
+
+    def __init__(self, found: Issue) -> None:
+        super().__init__(f"{found.message}. {found.way_out}")
+        self.issue = found
 
 
 class Severity(enum.StrEnum):
@@ -138,15 +149,17 @@ def issue(
     row = CODES[code]
     params = {**(params or {}), **more}
     clean = {key: printable(value) for key, value in params.items()}
+    # A parameter that is a text itself has its Chinese beside it: `missing` and `missing_zh`.
+    chinese = {**clean, **{key.removesuffix("_zh"): value for key, value in clean.items() if key.endswith("_zh")}}
     return Issue(
         code=code,
         severity=row.severity,
         archive=archive,
         place=printable(place),
         message=row.message.format_map(clean),
-        message_zh=row.message_zh.format_map(clean),
+        message_zh=row.message_zh.format_map(chinese),
         way_out=row.way_out.format_map(clean),
-        way_out_zh=row.way_out_zh.format_map(clean),
+        way_out_zh=row.way_out_zh.format_map(chinese),
         section=row.section,
         swr_code=row.swr_code,
         image_index=image_index,
@@ -325,6 +338,34 @@ CODES: Mapping[str, Code] = MappingProxyType(
              "denied: you do not have the permission. The organization {organization} belongs to the account {owner}",
              "denied: you do not have the permission。组织{organization}已被账号{owner}注册", "Choose another organization: their names are unique in a region.",
              "组织名称全局唯一，请更换组织名称。"),
+            ("permission-denied", "6", "4039002", "denied: you do not have the permission. {act}{on} needs {missing}, which {actor} does not have",
+             "denied: you do not have the permission。{act}{on}需要{missing}，{actor}不具备", "{ask}", "请{ask}"),
+            ("profile-required", "6", "4039002", "the store takes imports under the profile {required} only, not under {profile}",
+             "该仓库仅接受 {required} 方式的导入，不接受 {profile}", "Import with --profile {required}.", "请使用 --profile {required} 导入。"),
+            # --- organizations, repositories, rights and shares ------------------------------------------------------
+            ("organization-exists", "9.1.6", "4090060", "the organization {organization} exists already; it belongs to another user",
+             "组织{organization}已存在，可能已被其他用户使用", "Names of organizations are unique in the whole region: choose another one.",
+             "组织名称全局唯一，请重新设置一个组织名称。"),
+            ("organization-unknown", "5", "4040058", "there is no organization {organization}", "组织{organization}不存在",
+             "See swrbatch org list; make it with swrbatch org create.", "请查看 swrbatch org list，或用 swrbatch org create 创建。"),
+            ("organization-not-empty", "5", "4060053", "the organization {organization} holds images: {count}", "组织{organization}下仍有{count}个镜像",
+             "Delete its images first: swrbatch repo delete.", "请先删除组织下的所有镜像：swrbatch repo delete。"),
+            ("repository-unknown", "4.5", "4040113", "there is no repository {repository}", "镜像{repository}不存在",
+             "See swrbatch repo list; make it with swrbatch repo create or by an import.", "请查看 swrbatch repo list，或用 swrbatch repo create、import 创建。"),
+            ("tag-unknown", "4.5", "4040115", "there is no tag {reference}", "镜像版本{reference}不存在", "See swrbatch tag list.", "请查看 swrbatch tag list。"),
+            ("description-too-long", "4.5", "4131012", "the description has {length} characters; the limit is {limit}", "描述共{length}个字符，上限为{limit}",
+             "Shorten the description.", "请缩短描述。"),
+            ("share-public", "4.6", "", "{repository} is public: only private images are shared", "{repository}为公开镜像，仅支持共享私有镜像",
+             "Everybody can download it already; or make it private: swrbatch repo edit --private.", "所有用户均可下载；如需共享请改为私有：swrbatch repo edit --private。"),
+            ("share-own-account", "4.6", "", "{repository} belongs to the account {account} itself", "{repository}本就属于账号{account}",
+             "Give its users a permission: swrbatch grant set.", "请为其用户授权：swrbatch grant set。"),
+            ("share-quota", "9.2.2", "", "{repository} is shared with {limit} accounts already", "{repository}已共享给{limit}个账号，达到上限",
+             "Remove a share first: swrbatch share remove.", "请先删除一个共享：swrbatch share remove。"),
+            ("share-exists", "4.6", "", "{repository} is shared with {account} already, on other terms", "{repository}已以其他条件共享给{account}",
+             "Change it: swrbatch share edit.", "请修改：swrbatch share edit。"),
+            ("share-unknown", "4.6", "", "{repository} is not shared with {account}", "{repository}未共享给{account}", "See swrbatch share list.", "请查看 swrbatch share list。"),
+            ("administrator-last", "6", "", "{user} is the last administrator of the account {account}", "{user}是账号{account}的最后一个管理员",
+             "Add another one first: swrbatch admin add.", "请先添加其他管理员：swrbatch admin add。"),
             # --- verify ----------------------------------------------------------------------------------------------
             ("blob-missing", "", "", "the blob {digest} of {reference} is missing", "{reference}的数据{digest}缺失",
              "Import the image's archive again ({source}).", "请重新导入该镜像的压缩包（{source}）。"),

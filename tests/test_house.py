@@ -26,6 +26,7 @@ ORDER = [
     "oci",
     "validate",
     "cts",
+    "rights",
     "layout",
     "ledger",
     "results",

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from sqlalchemy import BigInteger, Boolean, Column, ForeignKey, Index, Integer, MetaData, String, Table, Text, UniqueConstraint
 
-HEAD = "0002"
+HEAD = "0003"
 """The newest migration; a ledger at another revision is migrated, or refused when it is newer than this program."""
 
 metadata = MetaData()
@@ -47,6 +47,9 @@ repositories = Table(
     Column("name", String(128), nullable=False),
     Column("is_public", Boolean, nullable=False),
     Column("created_ms", BigInteger, nullable=False),
+    # One of `policy.CATEGORIES`; 0 to 30,000 characters (guide 4.5).
+    Column("category", String(32), nullable=False, server_default="other"),
+    Column("description", Text, nullable=False, server_default=""),
     UniqueConstraint("organization_id", "name"),
 )
 
@@ -77,6 +80,123 @@ tags = Table(
     Column("linked_digest", String(71)),
     UniqueConstraint("repository_id", "tag"),
     Index("tags_pending", "link_pending"),
+)
+
+# Links of deleted tags that are still to be removed: written in the transaction of the deletion, gone with the files.
+tag_removals = Table(
+    "tag_removals",
+    metadata,
+    Column("id", Integer, primary_key=True),
+    # `organization/repository`: the rows of both may be gone.
+    Column("path", String(200), nullable=False),
+    Column("tag", String(128), nullable=False),
+    # What the tag table had, and what its link had when this program last wrote it: only these are ours to remove.
+    Column("digest", String(71), nullable=False),
+    Column("linked_digest", String(71)),
+)
+
+# --- rights (guide 6) ------------------------------------------------------------------------------------------------
+# A grant is for a user of the organization's own account; `level` is 1 read, 3 edit, 7 manage, as the API has them.
+
+organization_grants = Table(
+    "organization_grants",
+    metadata,
+    Column("organization_id", Integer, ForeignKey("organizations.id", ondelete="CASCADE"), primary_key=True),
+    Column("account", String(255), primary_key=True),
+    Column("user", String(255), primary_key=True),
+    Column("level", Integer, nullable=False),
+    Index("organization_grants_user", "account", "user"),
+)
+
+repository_grants = Table(
+    "repository_grants",
+    metadata,
+    Column("repository_id", Integer, ForeignKey("repositories.id", ondelete="CASCADE"), primary_key=True),
+    Column("account", String(255), primary_key=True),
+    Column("user", String(255), primary_key=True),
+    Column("level", Integer, nullable=False),
+    Index("repository_grants_user", "account", "user"),
+)
+
+administrators = Table(
+    "administrators",
+    metadata,
+    Column("account", String(255), primary_key=True),
+    Column("user", String(255), primary_key=True),
+    Column("created_ms", BigInteger, nullable=False),
+)
+
+# --- sharing (guide 4.6) and triggers (guide 4.7) -----------------------------------------------------------------------
+
+shares = Table(
+    "shares",
+    metadata,
+    Column("id", Integer, primary_key=True),
+    Column("repository_id", Integer, ForeignKey("repositories.id", ondelete="CASCADE"), nullable=False),
+    # The account that may download.
+    Column("account", String(255), nullable=False),
+    # The API knows one value: read.
+    Column("permit", String(16), nullable=False),
+    # The first moment at which the share gives nothing any more, ms UTC; NULL: forever.
+    Column("deadline_ms", BigInteger),
+    Column("description", Text, nullable=False),
+    Column("by_account", String(255), nullable=False),
+    Column("by_user", String(255), nullable=False),
+    Column("created_ms", BigInteger, nullable=False),
+    Column("updated_ms", BigInteger, nullable=False),
+    UniqueConstraint("repository_id", "account"),
+    Index("shares_account", "account", "repository_id"),
+)
+
+triggers = Table(
+    "triggers",
+    metadata,
+    Column("id", Integer, primary_key=True),
+    Column("repository_id", Integer, ForeignKey("repositories.id", ondelete="CASCADE"), nullable=False),
+    Column("name", String(64), nullable=False),
+    Column("enabled", Boolean, nullable=False),
+    # all, tag or regular, and what it is matched by: `.*`, a tag, a pattern.
+    Column("trigger_type", String(16), nullable=False),
+    Column("condition", Text, nullable=False),
+    # update: the one action that the guide knows.
+    Column("action", String(16), nullable=False),
+    # cce or cci; deployments or statefulsets.
+    Column("trigger_mode", String(16), nullable=False),
+    Column("app_type", String(32), nullable=False),
+    Column("application", String(255), nullable=False),
+    # Names of containers, comma-separated; empty: all of them.
+    Column("container", Text, nullable=False),
+    Column("cluster_id", String(255), nullable=False),
+    Column("cluster_name", String(255), nullable=False),
+    Column("cluster_ns", String(255), nullable=False),
+    Column("account", String(255), nullable=False),
+    Column("user", String(255), nullable=False),
+    Column("created_ms", BigInteger, nullable=False),
+    UniqueConstraint("repository_id", "name"),
+)
+
+# What a trigger did, and what it has still to do: written as pending in the transaction of the load that sets it off, done in the
+# order of the ids. Its history goes with the trigger; the events stay.
+trigger_runs = Table(
+    "trigger_runs",
+    metadata,
+    Column("id", Integer, primary_key=True),
+    Column("trigger_id", Integer, ForeignKey("triggers.id", ondelete="CASCADE"), nullable=False),
+    Column("tag", String(128), nullable=False),
+    Column("digest", String(71), nullable=False),
+    # The load's run, and who loaded.
+    Column("run_id", String(64), nullable=False),
+    Column("account", String(255), nullable=False),
+    Column("user", String(255), nullable=False),
+    # pending, success or failed.
+    Column("state", String(16), nullable=False),
+    # The changed files as a JSON array; why it failed.
+    Column("files", Text, nullable=False),
+    Column("error", Text, nullable=False),
+    Column("created_ms", BigInteger, nullable=False),
+    Column("ended_ms", BigInteger),
+    Index("trigger_runs_trigger", "trigger_id", "id"),
+    Index("trigger_runs_state", "state", "id"),
 )
 
 layer_blobs = Table(
