@@ -209,7 +209,9 @@ class _Batch:
         self._check_report()
         self.actor = current_actor(options.account or settings.get("account") or DEFAULT_ACCOUNT, options.user)
         defaults = initial_settings(registry=options.registry, account=self.actor.account)
-        self.rules = LoadRules(on_conflict=options.on_conflict, create_org=options.create_org, defaults=defaults)
+        self.rules = LoadRules(
+            on_conflict=options.on_conflict, create_org=options.create_org, profile=options.profile, defaults=defaults
+        )
         self.planned = LoadState(settings=dict(defaults))
         self.seen: dict[str, tuple[str, str, bool]] = {}
         self.archives: list[ArchiveRow] = []

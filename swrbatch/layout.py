@@ -216,6 +216,38 @@ class RegistryLayout:
             fresh.append((path, link.path))
         self._rename_durably("link", fresh)
 
+    def remove_tags(self, repository: str, names: Iterable[str], digests: Iterable[Digest]) -> None:
+        """Remove tags, and the revisions `digests` that no tag of the repository has any more; durable when it returns.
+
+        The link that is served goes first: what a crash leaves of the rest is not served, and goes when this is done again.
+        """
+        base = f"{self._repositories}/{repository}/_manifests"
+        with disk_errors("a link cannot be removed"):
+            for tag in names:
+                faults.point("link:remove:before")
+                with contextlib.suppress(FileNotFoundError):
+                    os.unlink(self._current(repository, tag))
+                faults.point("link:remove:after")
+                _remove_tree(f"{base}/tags/{tag}")
+            served = {self.read_tag(repository, tag) for tag in _listdir(f"{base}/tags")}
+            for digest in set(digests) - served:
+                _remove_tree(f"{base}/revisions/sha256/{digest.hex}")
+            self.sync()
+
+    def remove_repository(self, repository: str) -> None:
+        """Remove a repository that serves nothing any more: without tags, revisions, and uploads under way."""
+        folder = f"{self._repositories}/{repository}"
+        if any(_listdir(f"{folder}/{part}") for part in ("_manifests/tags", "_manifests/revisions/sha256", "_uploads")):
+            return
+        with disk_errors("a repository cannot be removed"):
+            for part in ("_layers", "_manifests", "_uploads"):
+                _remove_tree(f"{folder}/{part}")
+            while folder != self._repositories and not _listdir(folder):
+                with contextlib.suppress(FileNotFoundError):
+                    os.rmdir(folder)
+                folder = os.path.dirname(folder)
+            self.sync()
+
     def tags(self) -> Iterator[tuple[str, str, Digest | None]]:
         """Every tag folder as (repository, tag, digest served); the digest is None for a damaged link."""
         for folder, names, _ in os.walk(self._repositories):
@@ -260,6 +292,14 @@ class RegistryLayout:
                 raise OSError(code, os.strerror(code), self.root)
         finally:
             os.close(fd)
+
+
+def _remove_tree(path: str) -> None:
+    """A folder with all that it holds, if it is there."""
+    faults.point("tree:remove:before")
+    with contextlib.suppress(FileNotFoundError):
+        shutil.rmtree(path)
+    faults.point("tree:remove:after")
 
 
 def _make_folder(path: str) -> None:

@@ -183,6 +183,45 @@ def normalise(name: str) -> str:
     return f"{registry}/{name}" if ":" in name.rpartition("/")[2] else f"{registry}/{name}:latest"
 
 
+# --- attributes and rules of what people enter --------------------------------------------------------------------------
+
+CATEGORIES: Mapping[str, str] = MappingProxyType(
+    {
+        "app_server": "应用服务器",
+        "linux": "Linux",
+        "windows": "Windows",
+        "arm": "Arm",
+        "framework_app": "框架与应用",
+        "database": "数据库",
+        "lang": "语言",
+        "other": "其他",
+    }
+)
+"""The categories of a repository as the public API spells them, with the names of the console (guide 4.5)."""
+ORGANIZATIONS_OF_A_USER = 5
+"""How many organizations a user may create, unless the store says otherwise (guide 9.1.5)."""
+REPOSITORY_DESCRIPTION = 30_000
+SHARE_DESCRIPTION = 1_000
+"""Characters at most (guide 4.5, 4.6)."""
+SHARES_OF_AN_IMAGE = 500
+"""Accounts that one private image can be shared with (guide 9.2.2)."""
+
+
+def parse_category(text: str) -> str:
+    """A category by the API's or the console's name; UsageError for any other."""
+    known = {name.lower(): key for key, chinese in CATEGORIES.items() for name in (key, chinese)}
+    if (found := known.get(text.strip().lower())) is None:
+        raise UsageError(
+            f"--category {printable(text)}: it is one of {', '.join(CATEGORIES)} (or {', '.join(CATEGORIES.values())})"
+        )
+    return found
+
+
+def check_description(text: str, limit: int, *, place: str) -> list[Issue]:
+    """description-too-long for more than `limit` characters."""
+    return [issue("description-too-long", place=place, length=len(text), limit=limit)] if len(text) > limit else []
+
+
 # --- limits --------------------------------------------------------------------------------------------------------
 
 

@@ -68,6 +68,7 @@ class Act(enum.StrEnum):
     EXPORT = "export"
     SYNC_FROM = "sync --from"
     SYNC_TO = "sync --to"
+    INIT = "init"
     GC = "gc"
     ADMIN_ADD = "admin add"
     ADMIN_REMOVE = "admin remove"
@@ -147,7 +148,7 @@ _NEEDS: Final[Mapping[Act, _Need]] = MappingProxyType(
         **dict.fromkeys((Act.TRIGGER_ADD, Act.TRIGGER_EDIT, Act.TRIGGER_REMOVE), _EDIT),
         **dict.fromkeys((Act.REPO_DELETE, Act.TAG_DELETE, Act.REPO_GRANT_SET, Act.REPO_GRANT_REVOKE), _MANAGE),
         **dict.fromkeys((Act.SHARE_ADD, Act.SHARE_EDIT, Act.SHARE_REMOVE), _MANAGE),
-        **dict.fromkeys((Act.GC, Act.ADMIN_ADD, Act.ADMIN_REMOVE, Act.ADMIN_LIST), _ADMINISTER),
+        **dict.fromkeys((Act.INIT, Act.GC, Act.ADMIN_ADD, Act.ADMIN_REMOVE, Act.ADMIN_LIST), _ADMINISTER),
     }
 )
 _ZH: Final = {Level.READ: "读取", Level.EDIT: "编辑", Level.MANAGE: "管理"}

@@ -25,7 +25,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Final
 
-from sqlalchemy import Connection, bindparam, select, tuple_, update
+from sqlalchemy import Connection, bindparam, delete, select, tuple_, update
 
 from .archive import MAX_OCI_MANIFEST
 from .cts import Actor, Trace, canonical_json, new_trace
@@ -34,6 +34,7 @@ from .errors import Issue, StoreError, UsageError, codes_of, has_errors, printab
 from .image import Manifest
 from .layout import Link, RegistryLayout, StagedBlob, disk_errors, locked, run_folder
 from .ledger import Ledger
+from .ledger.acting import Acting, acting
 from .ledger.events import append_events, chain_identity
 from .ledger.loads import (
     Accepted,
@@ -41,7 +42,6 @@ from .ledger.loads import (
     ImageRecord,
     LoadRules,
     LoadState,
-    account_id,
     decide,
     known_layers,
     plan,
@@ -51,14 +51,14 @@ from .ledger.loads import (
     write_loads,
     write_settings,
 )
-from .ledger.schema import events, organizations, repositories, tags
-from .ledger.schema import settings as settings_table
-from .policy import Reference
+from .ledger.schema import events, organizations, repositories, tag_removals, tags
+from .ledger.settings import set_up
+from .policy import ORGANIZATIONS_OF_A_USER, Reference
 
 if TYPE_CHECKING:
     import pandas as pd
 
-DEFAULT_QUOTA: Final = 5
+DEFAULT_QUOTA: Final = ORGANIZATIONS_OF_A_USER
 DEFAULT_ACCOUNT: Final = "default"
 DEFAULT_REGION: Final = "local"
 _PENDING_BATCH: Final = 400
@@ -165,24 +165,17 @@ class Store:
         with self.ledger.read() as connection:
             return chain_identity(connection)
 
-    def init(self, **given: str | int | None) -> dict[str, str]:
+    def init(self, *, actor: Actor | None = None, **given: str | int | None) -> dict[str, str]:
         """Set what is given (`initial_settings` by name) and the defaults of the rest; what is set stays. Returns all settings.
 
-        A store that has another value already is a `UsageError`; but the quota of organizations can be changed (guide 9.1.5).
+        `actor` (by default whoever runs this) becomes the administrator of the store's account if it has none. A store that has
+        another value already is a `UsageError`; but administrators can change the quota of organizations (guide 9.1.5) and the
+        profile that imports must have (others: `Refused`).
         """
-        with self.ledger.write() as connection:
-            have = read_settings(connection)
-            for name, value in given.items():
-                if value is None or name not in have or have[name].lower() == str(value).lower():
-                    continue
-                if name == "org_quota":
-                    connection.execute(update(settings_table).where(settings_table.c.name == name).values(value=str(value)))
-                else:
-                    raise UsageError(f"the store {self.path} exists with {name} = {have[name]}; it cannot become {value}")
-            write_settings(connection, initial_settings(**given))  # type: ignore[arg-type]
-            settings = read_settings(connection)
-            account_id(connection, settings["account"], now_ms())
-            return settings
+        chosen = {name: str(value) for name, value in given.items() if value is not None}
+        account = self.settings().get("account") or chosen.get("account") or DEFAULT_ACCOUNT
+        with acting(self.ledger, actor or current_actor(account, None)) as act:
+            return set_up(act, chosen, initial_settings(**given), place=self.path)  # type: ignore[arg-type]
 
     # --- loading -----------------------------------------------------------------------------------------------------
 
@@ -280,6 +273,11 @@ class Store:
                 # A load before the pending one may have written its link late: that is ours, and about to be replaced.
                 served = row.linked if served in self._replaced(reference.name, row.linked) else served
             state.served[key] = served
+        for row in connection.execute(select(tag_removals)):
+            # Deleted, and its link is about to go: nothing is there.
+            key, tag = (row.path, row.tag), state.tags.get((row.path, row.tag))
+            if state.served.get(key) in (row.digest, row.linked_digest) and (tag is None or tag.pending):
+                state.served[key] = None
         return state
 
     def _link(self, wanted: dict[tuple[str, str], tuple[int, Manifest]], tmp: str) -> None:
@@ -291,7 +289,8 @@ class Store:
             cleared = []
             for key, row in self._rows(wanted):
                 generation, manifest = wanted[key]
-                if row.generation == generation:
+                # The digest too: a tag that was deleted meanwhile and loaded anew counts from the beginning.
+                if row.generation == generation and row.digest == str(manifest.digest):
                     links += self.layout.links_of(*key, manifest)
                     cleared.append({"key": row.id, "planned": generation, "linked": row.digest})
             self.layout.write_links(links, tmp)
@@ -318,19 +317,70 @@ class Store:
                 for row in connection.execute(statement):
                     yield (f"{row.organization}/{row.repository}", row.tag), row
 
+    # --- deleting ----------------------------------------------------------------------------------------------------
+
+    @contextmanager
+    def deleting(self, actor: Actor, *, dry_run: bool = False) -> Iterator[Acting]:
+        """A transaction for acts that delete tags (`ledger.deletions`); their links are gone when it ends.
+
+        A link that somebody else wrote since is kept, and noted in `foreign`. The lock of the links is held throughout, so that
+        no load writes links for rows that are deleted meanwhile.
+        """
+        with locked(self._lock("links")):
+            with acting(self.ledger, actor, dry_run=dry_run) as act:
+                yield act
+            self._remove_links()
+
+    def _remove_links(self) -> None:
+        """Remove the links of deleted tags; the lock of the links is held."""
+        with self.ledger.read() as connection:
+            marks = connection.execute(select(tag_removals).order_by(tag_removals.c.id)).all()
+        loaded = dict(self._rows((mark.path, mark.tag) for mark in marks))
+        gone: dict[str, dict[str, Digest]] = {}
+        for mark in marks:
+            names = gone.setdefault(mark.path, {})
+            row = loaded.get((mark.path, mark.tag))
+            if row is not None and not row.link_pending:
+                continue  # loaded again since: the link is that of the new one
+            served = self.layout.read_tag(mark.path, mark.tag)
+            ours = served is None or str(served) in (mark.digest, mark.linked_digest)
+            if ours or str(served) in self._replaced(f"{mark.path}:{mark.tag}", mark.linked_digest):
+                names[mark.tag] = Digest.parse(mark.digest)
+            else:
+                self.foreign.append((mark.path, mark.tag, str(served)))
+        for path, names in gone.items():
+            there, digests = self._digests_in(path)
+            self.layout.remove_tags(path, names, set(names.values()) - digests)
+            if not there:
+                self.layout.remove_repository(path)
+        if marks:
+            with self.ledger.write() as connection:
+                connection.execute(delete(tag_removals).where(tag_removals.c.id <= marks[-1].id))
+
+    def _digests_in(self, path: str) -> tuple[bool, set[Digest]]:
+        """Whether a repository is in the ledger, and the digests of its tags."""
+        organization, _, repository = path.partition("/")
+        named = (organizations.c.name == organization, repositories.c.name == repository)
+        with self.ledger.read() as connection:
+            joined = repositories.join(organizations).outerjoin(tags)
+            found = connection.execute(select(tags.c.digest).distinct().select_from(joined).where(*named)).scalars().all()
+        return bool(found), {Digest.parse(digest) for digest in found if digest is not None}
+
     # --- healing -----------------------------------------------------------------------------------------------------
 
     def _heal(self) -> None:
-        """Write the links that a crash left pending; a link that somebody else wrote since is kept, and noted in `foreign`."""
+        """Write and remove the links that a crash left; a link that somebody else wrote since is kept, and noted in `foreign`."""
         with self.ledger.read() as connection:
-            if not connection.execute(select(tags.c.id).where(tags.c.link_pending).limit(1)).first():
+            pending = connection.execute(select(tags.c.id).where(tags.c.link_pending).limit(1)).first()
+            if not pending and not connection.execute(select(tag_removals.c.id).limit(1)).first():
                 return
         with run_folder(self.tmp, f"heal-{os.getpid()}-{time.monotonic_ns()}") as tmp, locked(self._lock("links")):
+            self._remove_links()
             with self.ledger.read() as connection:
-                pending = connection.execute(tag_query().where(tags.c.link_pending)).all()
+                rows = connection.execute(tag_query().where(tags.c.link_pending)).all()
             links: list[Link] = []
             cleared = []
-            for row in pending:
+            for row in rows:
                 path = f"{row.organization}/{row.repository}"
                 served = self.layout.read_tag(path, row.tag)
                 ours = served is None or str(served) in (row.digest, row.linked_digest)
@@ -462,7 +512,8 @@ def _traces(attempt: Attempt, decisions: Sequence[Decision], actor: Actor, run_i
                 "createUserNamespace",
                 resource_name=reference.namespace,
                 request={"namespace": reference.namespace},
-                response={"owner": actor.user, "account": actor.account},
+                response={"owner": actor.user, "account": actor.account}
+                | ({"administrator": True} if decision.new_administrator else {}),
                 **common,
             )
         if decision.new_repository and reference.path not in made:
@@ -536,7 +587,12 @@ def check_name(what: str, value: str) -> None:
 
 
 def initial_settings(
-    *, registry: str | None = None, region: str | None = None, account: str | None = None, org_quota: int | None = None
+    *,
+    registry: str | None = None,
+    region: str | None = None,
+    account: str | None = None,
+    org_quota: int | None = None,
+    require_profile: str | None = None,
 ) -> dict[str, str]:
     """What `init`, or the import that makes a store, writes down."""
     chosen = {
@@ -544,7 +600,8 @@ def initial_settings(
         "account": account or DEFAULT_ACCOUNT,
         "org_quota": str(DEFAULT_QUOTA if org_quota is None else org_quota),
     }
-    return chosen | ({"registry": registry} if registry else {})
+    wanted = {"registry": registry, "require_profile": require_profile}
+    return chosen | {name: value for name, value in wanted.items() if value}
 
 
 def _foreign(path: str) -> bool:

@@ -39,7 +39,8 @@ def test_an_older_ledger_is_migrated_with_what_it_holds(tmp_path: Path) -> None:
     path = old_store(tmp_path / "store")
     Store(path).close()
     with ledger_of(path) as ledger:
-        grants = 'SELECT o.name, g.account, g."user", g.level FROM organization_grants g JOIN organizations o ON o.id = organization_id'
+        joined = "organization_grants g JOIN organizations o ON o.id = organization_id"
+        grants = f'SELECT o.name, g.account, g."user", g.level FROM {joined}'
         assert sorted(ledger.execute(grants)) == [
             ("early", "acme", "ann", 7),
             ("late", "acme", "bob", 7),

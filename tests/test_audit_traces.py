@@ -19,7 +19,7 @@ import swrbatch.audit.files as files
 from swrbatch import StoreError, UsageError
 from swrbatch.audit.files import DigestFile, Record, Reject, find_files, read_file, source_of
 from swrbatch.audit.traces import FLAGS, MAX_DEPTH, TEXTS, Source, conforms, explain, parse_time, read_trace
-from swrbatch.cts import ALIASES, CATALOGS, EMITTED, catalog, entry_of
+from swrbatch.cts import ALIASES, CATALOGS, EMITTED, OWN, catalog, entry_of
 from swrbatch.digest import Cancel
 from swrbatch.schemas import validator
 from traces import ACCOUNT, DAY, HOUR, NOON, NOW, SAMPLES, USER, array, key, lines, obs, trace, traces, write
@@ -70,12 +70,15 @@ def test_both_spellings_are_known_to_every_catalog(name: str, spelling: str) -> 
 
 
 def test_who_emits_an_event_is_what_the_source_says() -> None:
-    emitted = set()
+    """`new_trace("name", …)`, `act.begins("name", …)`, and the names that are put together for grants."""
+    emitted = {f"{verb}User{what}Auth" for verb in ("create", "update", "delete") for what in ("Namespace", "Repository")}
     for path in PACKAGE.rglob("*.py"):
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-            if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "new_trace" and node.args:
+            called = isinstance(node, ast.Call) and getattr(node.func, "id", getattr(node.func, "attr", ""))
+            if isinstance(node, ast.Call) and called in ("new_trace", "begins") and node.args:
                 emitted |= {each.value for each in ast.walk(node.args[0]) if isinstance(each, ast.Constant)}
-    assert emitted == EMITTED and set(catalog()) > EMITTED
+    emitted -= {"create", "update", "delete", "/"}
+    assert emitted == EMITTED | OWN.keys() and set(catalog()) > EMITTED and not set(catalog()) & OWN.keys()
 
 
 # --- keys --------------------------------------------------------------------------------------------------------------

@@ -359,9 +359,9 @@ BY_VERIFY = {  # what only `verify` finds, in a store that was changed by someth
     "foreign-tag", "foreign-overwrite", "ledger-damaged", "map-stale",
 }  # fmt: skip
 BY_COMMANDS = {  # what the rights and the commands that change them refuse: see test_rights and test_acts
-    "permission-denied", "profile-required", "organization-exists", "organization-unknown", "organization-not-empty",
-    "repository-unknown", "tag-unknown", "description-too-long", "share-public", "share-own-account", "share-quota",
-    "share-exists", "share-unknown", "administrator-last",
+    "permission-denied", "profile-required", "organization-name", "repository-name", "repository-exists", "organization-exists",
+    "organization-unknown", "organization-not-empty", "repository-unknown", "tag-unknown", "description-too-long",
+    "share-public", "share-own-account", "share-quota", "share-exists", "share-unknown", "share-deadline", "administrator-last",
 }  # fmt: skip
 
 

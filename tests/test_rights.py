@@ -1,9 +1,9 @@
 """Who may do what: the whole table, written from the guide's text, held against the pure function.
 
 The guide, chapter 6: 读取 only downloads; 编辑 downloads, uploads, edits attributes and creates triggers; 管理 also deletes
-images and versions, grants, and shares. 4.5: a public image can be downloaded by every user. 4.6: only private images are shared, with
-another account, to download. Chapter 6's note: an upload by the page needs 编辑 or 管理 of the organization. Where the guide is
-silent about a command of this tool, the table says how it was read.
+images and versions, grants, and shares. 4.5: a public image can be downloaded by every user. 4.6: only private images are
+shared, with another account, to download. Chapter 6's note: an upload by the page needs 编辑 or 管理 of the organization.
+Where the guide is silent about a command of this tool, the table says how it was read.
 """
 
 from __future__ import annotations
@@ -62,8 +62,8 @@ ON_ORGANIZATION: Final = {
 DOWNLOADS: Final = {"repo show", "tag list", "tag show", "export", "sync --from"}
 # Everybody: to create an organization only the quota and the name count (5, 9.1.5); lists hold what one may see.
 EVERYBODY: Final = {"org create", "org list", "repo list", "login-command"}
-# 账号管理员: not a matter of organizations.
-ADMINISTRATORS: Final = {"gc", "admin add", "admin remove", "admin list"}
+# 账号管理员: not a matter of organizations (`init` where it changes what a store has set).
+ADMINISTRATORS: Final = {"init", "gc", "admin add", "admin remove", "admin list"}
 
 
 def expected(

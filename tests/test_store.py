@@ -29,7 +29,10 @@ from swrbatch import RunResult, Store, StoreError, UsageError, check_archives, f
 from swrbatch.cts import catalog
 from swrbatch.digest import Digest
 from swrbatch.image import OCI_LAYER_TYPES
+from swrbatch.ledger.access import set_grant
+from swrbatch.ledger.acting import acting
 from swrbatch.ledger.schema import HEAD, metadata
+from swrbatch.rights import Level
 from swrbatch.store import current_actor
 from swrbatch.verify import verify_store
 from test_crash import (
@@ -71,6 +74,12 @@ def codes(result: RunResult) -> list[str]:
 def init(path: Path, **chosen: Any) -> dict[str, str]:
     with Store(path, create=True) as store:
         return store.init(**chosen)
+
+
+def granted(path: Path, name: str, user: str, level: Level, *, by: str | None = None) -> None:
+    """Give a user of the default account a level on an organization or a repository."""
+    with Store(path) as store, acting(store.ledger, current_actor("default", by)) as act:
+        assert set_grant(act, name, user, level).status in ("created", "updated")
 
 
 @contextlib.contextmanager
@@ -179,7 +188,8 @@ def test_a_user_has_a_quota_of_organizations(tmp_path: Path) -> None:
     result = import_archives([*paths[:3], archive(tmp_path / "x.tar", "x", f"{HOST}/org1/app:v2")], store, user="ann")
     assert statuses(result) == ["loaded", "loaded", "rejected", "loaded"] and codes(result) == ["organization-quota"]
     assert "denied: ann has 2 organizations already, org2 would be one more" in {row.message for row in result.issues}
-    # Another user of the account has a quota of his own, and may load into the organizations that are there.
+    # Another user of the account has a quota of his own, and may load into the organizations where that is granted.
+    granted(store, "org0", "bob", Level.EDIT, by="ann")
     result = import_archives([paths[2], archive(tmp_path / "y.tar", "y", f"{HOST}/org0/app:v2")], store, user="bob")
     assert statuses(result) == ["loaded", "loaded"]
     assert len(check_sound(store)) == 5
@@ -204,6 +214,8 @@ def test_an_organization_belongs_to_one_account(tmp_path: Path, store: Path) -> 
     assert (statuses(result), codes(result)) == (["rejected"], ["organization-taken"])
     (row,) = result.issues
     assert "denied: you do not have the permission" in row.message and row.swr_code == "SVCSTG.SWR.4090060"
+    assert codes(import_archives([path], store, user="anybody")) == ["permission-denied"]
+    granted(store, "team", "anybody", Level.EDIT)
     assert statuses(import_archives([path], store, user="anybody")) == ["loaded"]
 
 
@@ -716,6 +728,7 @@ def test_errors_of_the_store_reach_the_shell_without_a_traceback(tmp_path: Path,
 
 
 def test_images_and_data_frame(tmp_path: Path, store: Path) -> None:
+    granted(store, "team", "ann", Level.EDIT)
     import_archives([archive(tmp_path / "b.tar", "b", f"{TEAM}/tool:v2")], store, user="ann", compression="zstd")
     with Store(store) as opened:
         rows, frame = opened.images(), opened.to_pandas()

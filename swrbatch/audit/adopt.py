@@ -161,7 +161,9 @@ class _Adoption:
         if decision.issues:
             return self._refuse(reference, decision.issues[0].message)
         if decision.new_organization:
-            self._made("createUserNamespace", reference.namespace, {"owner": self.actor.user, "account": self.actor.account})
+            said: dict[str, object] = {"owner": self.actor.user, "account": self.actor.account}
+            said |= {"administrator": True} if decision.new_administrator else {}
+            self._made("createUserNamespace", reference.namespace, said)
         if decision.new_repository:
             self._made("createImageRepository", reference.path, {"is_public": False})
         # Where the tag table has it already, only its event is missing: `plan` changes nothing.

@@ -19,6 +19,12 @@ COMMANDS: Mapping[str, tuple[str, str]] = {
     "import": ("batch", "Check image archives and load what passes into a store."),
     "images": ("store", "List the images of a store."),
     "verify": ("store", "Check a store's blobs, links, tags and events against each other."),
+    "org": ("organizations", "Organizations: create, list, show, delete."),
+    "repo": ("repositories", "Repositories and their attributes: create, list, show, edit, delete."),
+    "tag": ("tags", "Tags of a repository: list, show, delete."),
+    "grant": ("grants", "Permissions on organizations and repositories: set, list, revoke."),
+    "share": ("shares", "Sharing of private repositories with other accounts: add, list, edit, remove."),
+    "admin": ("administrators", "Account administrators: add, list, remove."),
     "audit": ("audit", "The audit trail: catalog, ingest, export, query, reconcile, verify, prune."),
     "serve-config": ("store", "Print the config.yml with which a stock registry serves a store."),
 }

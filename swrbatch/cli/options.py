@@ -11,7 +11,7 @@ from typing import Annotated, NoReturn
 
 import typer
 
-from ..errors import ExitCode, Lang, SwrbatchError, UsageError
+from ..errors import ExitCode, Lang, Refused, SwrbatchError, UsageError
 
 
 class Format(enum.StrEnum):
@@ -35,6 +35,17 @@ StoreOption = Annotated[
 ]
 FormatOption = Annotated[Format, typer.Option("--format", help="text for people, json for programs.")]
 LangOption = Annotated[Language, typer.Option("--lang", envvar="SWRBATCH_LANG", help="Language of messages: English or Chinese.")]
+
+
+UserOption = Annotated[
+    str | None, typer.Option("--user", metavar="NAME", help="Who acts (default $SWRBATCH_USER, else the login).")
+]
+AccountOption = Annotated[
+    str | None, typer.Option("--account", metavar="NAME", help="The account of the actor (default the store's).")
+]
+DryRun = Annotated[bool, typer.Option("--dry-run", help="Say what would change, and change nothing.")]
+Limit = Annotated[int, typer.Option("--limit", min=1, max=1000, help="Rows of a page.")]
+Marker = Annotated[str, typer.Option("--marker", metavar="NAME", help="The last row of the page before.")]
 
 
 def store_path(given: str | None) -> str:
@@ -71,10 +82,14 @@ def _unwritten(reason: str) -> NoReturn:
 
 
 @contextlib.contextmanager
-def exits() -> Iterator[None]:
+def exits(language: Lang = "en") -> Iterator[None]:
     """Turn swrbatch's errors into a message on stderr and an exit code; no traceback reaches a user."""
     try:
         yield
+    except Refused as e:
+        label, colon = ("解决办法", "：") if language == "zh" else ("way out", ": ")
+        typer.echo(f"swrbatch: {e.issue.code}: {e.issue.text(language)}\n  {label}{colon}{e.issue.remedy(language)}", err=True)
+        raise typer.Exit(int(e.exit_code)) from None
     except SwrbatchError as e:
         typer.echo(f"swrbatch: {e}", err=True)
         raise typer.Exit(int(e.exit_code)) from None

@@ -3,16 +3,25 @@
 from __future__ import annotations
 
 import dataclasses
-import datetime
+import enum
 import json
 from typing import Annotated, Any
 
 import typer
 
 from ..errors import ExitCode, UsageError, printable
+from .acts import utc
 from .options import Format, FormatOption, LangOption, Language, StoreOption, exits, lang, show, store_path
 
 app = typer.Typer(rich_markup_mode=None)
+
+
+class RequiredProfile(enum.StrEnum):
+    """What a store may demand of imports."""
+
+    PAGE = "page"
+    CLIENT = "client"
+    ANY = "any"
 
 
 @app.command("init")
@@ -23,10 +32,15 @@ def init(
     account: Annotated[str | None, typer.Option(metavar="NAME", help="The account (default 'default').")] = None,
     user: Annotated[str | None, typer.Option(metavar="NAME", help="Who acts (default $SWRBATCH_USER, else the login).")] = None,
     org_quota: Annotated[int | None, typer.Option(min=0, help="Organizations that a user may create (default 5).")] = None,
+    require_profile: Annotated[
+        RequiredProfile | None,
+        typer.Option("--require-profile", help="Refuse imports under another profile (any: take all; the default)."),
+    ] = None,
 ) -> None:
     """Make a store and set its registry, region, account and quota.
 
-    Without --registry the first import sets it. A store that exists keeps what it has; other values are refused.
+    Without --registry the first import sets it. A store that exists keeps what it has; other values are refused, but an
+    administrator can change the quota and the profile. Whoever makes a store is the first administrator of its account.
     """
     from ..policy import is_registry
     from ..store import DEFAULT_ACCOUNT, Store, check_name, current_actor
@@ -37,8 +51,10 @@ def init(
         current_actor(account or DEFAULT_ACCOUNT, user)
         check_name("region", region or "-")
         with Store(store_path(store), create=True) as opened:
-            settings = opened.init(registry=registry, region=region, account=account, org_quota=org_quota)
-        names = ("registry", "region", "account", "org_quota")
+            actor = current_actor(account or opened.settings().get("account") or DEFAULT_ACCOUNT, user)
+            given = {"registry": registry, "region": region, "account": account, "org_quota": org_quota}
+            settings = opened.init(actor=actor, require_profile=require_profile and require_profile.value, **given)
+        names = ("registry", "region", "account", "org_quota", *(["require_profile"] if "require_profile" in settings else []))
         shown = [f"{name}: {settings.get(name, '(set by the first import)')}" for name in names]
         show("\n".join([f"store {opened.path}", *shown]))
 
@@ -70,11 +86,6 @@ def images(store: StoreOption = None, format: FormatOption = Format.TEXT, lang_:
         for row in rows
     ]
     show(table([word(text, lang(lang_)) for text in head], lines))
-
-
-def utc(ms: int) -> str:
-    """A time in ms UTC as text, with its Z."""
-    return datetime.datetime.fromtimestamp(ms / 1000, tz=datetime.UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
 @app.command("verify")

@@ -2,7 +2,7 @@
 
 `hash` = sha256 of the hash before (64 hex characters, all zeros for the first), a line feed, and the event's canonical text.
 Replaying the events of rating normal gives the tag table: each `uploadImagePackage` says in its response which digest its tag has
-afterwards.
+afterwards, each `deleteImageTag` names a tag that is no more. (A deleted repository has one of these for each of its tags.)
 
 A prune removes the oldest events and leaves a checkpoint: the hash that the chain goes on from, and what the replay gives up to
 there. An event of the chain (`PRUNE`) holds the checkpoint's own hash, so that it can be changed no more easily than an event.
@@ -139,7 +139,7 @@ def verify_chain(connection: Connection, *, replaying: bool = True) -> tuple[lis
                 rating = trace["trace_rating"]
                 if name == PRUNE and start is not None and (told := json.loads(trace["response"]))["seq"] == start.seq:
                     vouched = told["hash"] == start.hash and told["state_sha256"] == state_hash(start.state)
-            if replaying and name == "uploadImagePackage" and rating == "normal" and not _replay_upload(text, tags):
+            if replaying and rating == "normal" and not _replay_text(name, text, tags):
                 return broken(number, "its text cannot be read")
             seq, previous = number, digest
     if start is not None and not vouched:
@@ -172,8 +172,15 @@ def _rating(text: str, trace_id: str, run_id: str, recorded: int, name: str) -> 
     return text[begin : text.find('"', begin)]
 
 
+def _replay_text(name: str, text: str, tags: dict[str, str]) -> bool:
+    """Apply an event of rating normal; False when its text cannot be read."""
+    if name == "deleteImageTag":
+        return _replay_parsed(text, tags)
+    return name != "uploadImagePackage" or _replay_upload(text, tags)
+
+
 def _replay_upload(text: str, tags: dict[str, str]) -> bool:
-    """Apply an upload of rating normal; False when its text cannot be read."""
+    """As `_replay_text`, quickly."""
     begin = text.rfind(_RESOURCE) + len(_RESOURCE)
     end = text.find('"', begin)
     if text.startswith(_UPLOADED, end):
@@ -181,6 +188,10 @@ def _replay_upload(text: str, tags: dict[str, str]) -> bool:
         if _DIGEST.fullmatch(digest) and "\\" not in (name := text[begin:end]):
             tags[name] = digest
             return True
+    return _replay_parsed(text, tags)
+
+
+def _replay_parsed(text: str, tags: dict[str, str]) -> bool:
     trace = _parsed(text)
     if trace is None:
         return False
@@ -211,7 +222,11 @@ def _columns_differ(columns: tuple[str, str, int, str], trace: dict[str, Any]) -
 
 def replay(trace: dict[str, Any], tags: dict[str, str]) -> None:
     """Apply one event to a table of tags."""
-    if trace["trace_name"] == "uploadImagePackage" and trace["trace_rating"] == "normal":
+    if trace["trace_rating"] != "normal":
+        return
+    if trace["trace_name"] == "deleteImageTag":
+        tags.pop(trace["resource_name"], None)
+    elif trace["trace_name"] == "uploadImagePackage":
         digest = json.loads(trace["response"])["digest"]
         if digest is not None:  # null: an image that was skipped for a tag that somebody else had pushed
             tags[trace["resource_name"]] = digest

@@ -7,18 +7,30 @@ keeps it up to date, so that a group has the same effect as its loads one after 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from itertools import islice
 from typing import Any, Literal, TypeVar
 
 from sqlalchemy import Connection, bindparam, func, insert, select, tuple_, update
 from sqlalchemy.dialects import sqlite
 
+from .. import rights
 from ..cts import Actor
 from ..digest import Digest
 from ..errors import Issue, issue
 from ..policy import Reference, same_registry
-from .schema import accounts, layer_blobs, organizations, repositories, settings, tags
+from ..rights import Act, Facts, Level
+from .access import administrators_of, granted_to, is_administrator, make_first_administrator
+from .schema import (
+    accounts,
+    layer_blobs,
+    organization_grants,
+    organizations,
+    repositories,
+    repository_grants,
+    settings,
+    tags,
+)
 
 Status = Literal["loaded", "overwritten", "unchanged", "skipped", "rejected", "valid"]
 OnConflict = Literal["overwrite", "skip", "fail"]
@@ -28,10 +40,14 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LoadRules:
-    """The options that decide about a load. `registry` and what `init` sets hold until the store has its own."""
+    """The options that decide about a load; `profile` is how it comes, by the page or by a client.
+
+    `defaults` (the registry and what `init` sets) hold until the store has its own.
+    """
 
     on_conflict: OnConflict = "overwrite"
     create_org: bool = True
+    profile: str = "client"
     defaults: dict[str, str] = field(default_factory=dict)
 
 
@@ -86,6 +102,7 @@ class Decision:
     issues: tuple[Issue, ...] = ()
     new_organization: bool = False
     new_repository: bool = False
+    new_administrator: bool = False
 
 
 @dataclass(slots=True)
@@ -98,7 +115,11 @@ class Accepted:
 
 @dataclass(slots=True)
 class LoadState:
-    """The part of the ledger that a group of loads touches."""
+    """The part of the ledger that a group of loads touches.
+
+    Of the actor: `levels` granted on organizations (by name) and repositories (by path), and whether `administrator`; for
+    messages, `administrators` has some of an account's.
+    """
 
     settings: dict[str, str] = field(default_factory=dict)
     organizations: dict[str, Organization] = field(default_factory=dict)
@@ -106,11 +127,14 @@ class LoadState:
     repositories: dict[str, int | None] = field(default_factory=dict)
     tags: dict[tuple[str, str], TagRow] = field(default_factory=dict)
     served: dict[tuple[str, str], str | None] = field(default_factory=dict)
+    levels: dict[str, Level] = field(default_factory=dict)
+    administrator: dict[tuple[str, str], bool] = field(default_factory=dict)
+    administrators: dict[str, tuple[str, ...]] = field(default_factory=dict)
 
     def add(self, other: LoadState) -> None:
         """Take what is not known yet from a state read later."""
-        for name in ("settings", "organizations", "owned", "repositories", "tags", "served"):
-            mine, theirs = getattr(self, name), getattr(other, name)
+        for each in fields(self):
+            mine, theirs = getattr(self, each.name), getattr(other, each.name)
             mine.update({key: value for key, value in theirs.items() if key not in mine})
 
     def effective(self, key: tuple[str, str]) -> str | None:
@@ -131,27 +155,36 @@ def read_state(connection: Connection, references: Iterable[Reference], actor: A
     state = LoadState(settings={**rules.defaults, **read_settings(connection)})
     wanted = set(references)
     joined = organizations.join(accounts)
+    granted = granted_to(actor, organization_grants, organization_grants.c.organization_id == organizations.c.id)
+    level = organization_grants.c.level
     for names in _batches(sorted({r.namespace for r in wanted})):
         rows = connection.execute(
-            select(organizations.c.id, organizations.c.name, organizations.c.owner, accounts.c.name.label("account"))
-            .select_from(joined)
+            select(organizations.c.id, organizations.c.name, organizations.c.owner, accounts.c.name.label("account"), level)
+            .select_from(joined.outerjoin(organization_grants, granted))
             .where(organizations.c.name.in_(names))
         )
         for row in rows:
             state.organizations[row.name] = Organization(row.name, row.account, row.owner, row.id)
+            state.levels[row.name] = Level(row.level or 0)
     key = (actor.account, actor.user)
+    state.administrator[key] = is_administrator(connection, *key)
+    state.administrators[actor.account] = administrators_of(connection, actor.account)
     state.owned[key] = connection.execute(
         select(func.count()).select_from(joined).where(accounts.c.name == key[0], organizations.c.owner == key[1])
     ).scalar_one()
     ids = {org.id: org.name for org in state.organizations.values()}
     paths = sorted({(state.organizations[r.namespace].id, r.repository) for r in wanted if r.namespace in state.organizations})
+    granted = granted_to(actor, repository_grants, repository_grants.c.repository_id == repositories.c.id)
+    level = repository_grants.c.level
     for chunk in _batches(paths):
         found = connection.execute(
-            select(repositories.c.id, repositories.c.organization_id, repositories.c.name).where(
-                tuple_(repositories.c.organization_id, repositories.c.name).in_(chunk)
-            )
+            select(repositories.c.id, repositories.c.organization_id, repositories.c.name, level)
+            .select_from(repositories.outerjoin(repository_grants, granted))
+            .where(tuple_(repositories.c.organization_id, repositories.c.name).in_(chunk))
         )
-        state.repositories.update({f"{ids[row.organization_id]}/{row.name}": row.id for row in found})
+        for key_, organization_id, name, granted_level in found:
+            path = f"{ids[organization_id]}/{name}"
+            state.repositories[path], state.levels[path] = key_, Level(granted_level or 0)
     by_id = {state.repositories[r.path]: r.path for r in wanted if r.path in state.repositories}
     pairs = sorted({(state.repositories[r.path], r.tag) for r in wanted if r.path in state.repositories})
     for chunk in _batches(pairs):
@@ -194,6 +227,8 @@ def decide(
         # The ledger's digest, not what is served: replaying the events must give the tag table.
         return Decision("skipped", before, row.digest if row is not None else None)
     accepted.registry = accepted.registry or reference.registry
+    # The first organization of an account makes its creator the account's administrator: there is never an account without one.
+    new_administrator = not state.administrators.get(actor.account) and not accepted.organizations
     if reference.namespace not in state.organizations:
         accepted.organizations.add(reference.namespace)
     return Decision(
@@ -202,6 +237,7 @@ def decide(
         digest,
         new_organization=reference.namespace not in state.organizations,
         new_repository=reference.path not in state.repositories,
+        new_administrator=new_administrator and reference.namespace not in state.organizations,
     )
 
 
@@ -210,10 +246,18 @@ def _refusals(reference: Reference, state: LoadState, actor: Actor, rules: LoadR
     registry = state.settings.get("registry") or accepted.registry
     if registry and not same_registry(reference.registry, registry):
         found.append(issue("registry-mismatch", reference=reference, registry=registry))
+    required = state.settings.get("require_profile")
+    if required not in (None, "any", rules.profile):
+        found.append(issue("profile-required", required=required, profile=rules.profile))
     organization = state.organizations.get(reference.namespace)
     if organization is not None:
         if organization.account != actor.account:
             found.append(issue("organization-taken", organization=organization.name, owner=organization.account))
+        else:
+            facts = _facts(reference, state, actor, rules)
+            decision = rights.decide(actor, Act.IMPORT, facts)
+            if not decision.allowed:
+                found.append(rights.denied(actor, f"{Act.IMPORT} --profile {rules.profile}", facts.name, decision))
     elif not rules.create_org:
         found.append(issue("organization-missing", organization=reference.namespace))
     else:
@@ -224,6 +268,19 @@ def _refusals(reference: Reference, state: LoadState, actor: Actor, rules: LoadR
     return found
 
 
+def _facts(reference: Reference, state: LoadState, actor: Actor, rules: LoadRules) -> Facts:
+    """What is known of the actor's rights to load under a name in an organization of their account."""
+    return Facts(
+        account=actor.account,
+        name=reference.path,
+        administrator=state.administrator.get((actor.account, actor.user), False),
+        organization=state.levels.get(reference.namespace, Level.NONE),
+        repository=state.levels.get(reference.path, Level.NONE),
+        profile=rules.profile,
+        administrators=state.administrators.get(actor.account, ()),
+    )
+
+
 def plan(reference: Reference, image_id: str, decision: Decision, state: LoadState, actor: Actor) -> None:
     """Note the effect of an accepted reference in `state`, for the references that come after it."""
     if decision.status not in ("loaded", "overwritten"):
@@ -231,7 +288,11 @@ def plan(reference: Reference, image_id: str, decision: Decision, state: LoadSta
     state.settings.setdefault("registry", reference.registry)
     if decision.new_organization:
         state.organizations[reference.namespace] = Organization(reference.namespace, actor.account, actor.user)
+        # Whoever creates an organization manages it.
+        state.levels[reference.namespace] = Level.MANAGE
         owner = (actor.account, actor.user)
+        if not state.administrators.get(actor.account):
+            state.administrators[actor.account], state.administrator[owner] = (actor.user,), True
         state.owned[owner] = state.owned.get(owner, 0) + 1
     state.repositories.setdefault(reference.path, None)
     key = (reference.path, reference.tag)
@@ -287,6 +348,9 @@ def write_loads(
             rows = connection.execute(select(organizations.c.id, organizations.c.name).where(organizations.c.name.in_(names)))
             for row in rows:
                 state.organizations[row.name].id = row.id
+        mine = {"account": actor.account, "user": actor.user, "level": int(Level.MANAGE)}
+        connection.execute(insert(organization_grants), [{"organization_id": org.id, **mine} for org in new])
+        make_first_administrator(connection, actor, now)
     _write_repositories(connection, state, now)
     inserts, updates = [], []
     for (path, tag), image in changes.items():
