@@ -171,8 +171,8 @@ class RegistryLayout:
         """The links that a pull of `repository:tag` needs, in the order in which they are written (`current` last)."""
         base = f"{self._repositories}/{repository}"
         seen = dict.fromkeys([manifest.config.digest, *(layer.digest for layer in manifest.layers)])
-        links = [Link(f"{base}/_layers/sha256/{digest.hex}/link", digest) for digest in seen]
-        links.append(Link(f"{base}/_manifests/revisions/sha256/{manifest.digest.hex}/link", manifest.digest))
+        links = [Link(self.layer_link(repository, digest), digest) for digest in seen]
+        links.append(Link(self.revision_link(repository, manifest.digest), manifest.digest))
         links.append(Link(f"{base}/_manifests/tags/{tag}/index/sha256/{manifest.digest.hex}/link", manifest.digest))
         links.append(Link(self._current(repository, tag), manifest.digest))
         return links
@@ -248,18 +248,60 @@ class RegistryLayout:
                 folder = os.path.dirname(folder)
             self.sync()
 
-    def tags(self) -> Iterator[tuple[str, str, Digest | None]]:
-        """Every tag folder as (repository, tag, digest served); the digest is None for a damaged link."""
+    def repositories(self) -> Iterator[str]:
+        """Every repository folder, by its path."""
         for folder, names, _ in os.walk(self._repositories):
-            tagged = "_manifests" in names
+            if "_manifests" in names or "_layers" in names:
+                yield os.path.relpath(folder, self._repositories)
             # `_uploads` and the like are no repositories.
             names[:] = sorted(name for name in names if not name.startswith("_"))
-            if not tagged:
-                continue
-            repository = os.path.relpath(folder, self._repositories)
-            for tag in sorted(_listdir(os.path.join(folder, "_manifests", "tags"))):
+
+    def tags(self) -> Iterator[tuple[str, str, Digest | None]]:
+        """Every tag folder as (repository, tag, digest served); the digest is None for a damaged link."""
+        for repository in self.repositories():
+            for tag in sorted(_listdir(f"{self._repositories}/{repository}/_manifests/tags")):
                 if os.path.exists(self._current(repository, tag)):
                     yield repository, tag, self.read_tag(repository, tag)
+
+    def revision_link(self, repository: str, digest: Digest) -> str:
+        return f"{self._repositories}/{repository}/_manifests/revisions/sha256/{digest.hex}/link"
+
+    def revisions(self, repository: str) -> list[Digest]:
+        """The manifests that a repository serves by digest."""
+        return _named_by_digest(f"{self._repositories}/{repository}/_manifests/revisions/sha256")
+
+    def layer_link(self, repository: str, digest: Digest) -> str:
+        return f"{self._repositories}/{repository}/_layers/sha256/{digest.hex}/link"
+
+    def layer_links(self, repository: str) -> list[Digest]:
+        """The blobs that a repository serves."""
+        return _named_by_digest(f"{self._repositories}/{repository}/_layers/sha256")
+
+    def forget(self, repository: str, revisions: Iterable[Digest], layers: Iterable[Digest]) -> None:
+        """Remove revisions, with the entries of tags that once had them, and links of layers. Not synced: `sync` follows."""
+        base = f"{self._repositories}/{repository}"
+        gone = [digest.hex for digest in revisions]
+        tags = _listdir(f"{base}/_manifests/tags") if gone else []
+        with disk_errors("a link cannot be removed"):
+            for name in gone:
+                for tag in tags:
+                    _remove_tree(f"{base}/_manifests/tags/{tag}/index/sha256/{name}")
+                _remove_tree(f"{base}/_manifests/revisions/sha256/{name}")
+            for digest in layers:
+                _remove_tree(f"{base}/_layers/sha256/{digest.hex}")
+
+    def remove_blobs(self, digests: Iterable[Digest]) -> None:
+        """Remove blobs; durable when it returns."""
+        with disk_errors("a blob cannot be removed"):
+            for digest in digests:
+                path = self.blob_path(digest)
+                faults.point("blob:remove:before")
+                with contextlib.suppress(FileNotFoundError):
+                    os.unlink(path)
+                faults.point("blob:remove:after")
+                with contextlib.suppress(OSError):
+                    os.rmdir(os.path.dirname(path))
+            self.sync()
 
     # --- durability --------------------------------------------------------------------------------------------------
 
@@ -340,6 +382,15 @@ def _read_regular(path: str, most: int) -> bytes | None:
         return os.read(fd, most) if stat.S_ISREG(os.fstat(fd).st_mode) else None
     finally:
         os.close(fd)
+
+
+def _named_by_digest(path: str) -> list[Digest]:
+    """The folders in `path` whose names are digests (hex)."""
+    found = []
+    for name in _listdir(path):
+        with contextlib.suppress(ValueError):
+            found.append(Digest.parse(f"sha256:{name}"))
+    return found
 
 
 def _listdir(path: str) -> list[str]:

@@ -37,6 +37,7 @@ ORDER = [
     "order",
     "batch",
     "verify",
+    "sweep",
     "audit",
     "cli",
 ]

@@ -24,6 +24,7 @@ COMMANDS: Mapping[str, tuple[str, str]] = {
     "tag": ("tags", "Tags of a repository: list, show, delete."),
     "grant": ("grants", "Permissions on organizations and repositories: set, list, revoke."),
     "share": ("shares", "Sharing of private repositories with other accounts: add, list, edit, remove."),
+    "gc": ("sweep", "Remove blobs that nothing needs any more."),
     "admin": ("administrators", "Account administrators: add, list, remove."),
     "audit": ("audit", "The audit trail: catalog, ingest, export, query, reconcile, verify, prune."),
     "serve-config": ("store", "Print the config.yml with which a stock registry serves a store."),
