@@ -77,6 +77,7 @@ OWN: Final[Mapping[str, CatalogEntry]] = MappingProxyType(
             ("deleteAdministrator", "administrator", "Removing an account administrator"),
             ("listAdministrators", "administrator", "Listing account administrators"),
             ("updateSettings", "settings", "Changing the settings of a store"),
+            ("syncImages", "store", "Copying images from another store"),
             ("collectGarbage", "store", "Removing blobs that nothing needs"),
             # Reads, recorded only when they are refused; spelt as v2 spells them.
             ("showUserNamespace", "usernamespace", "Querying an organization"),

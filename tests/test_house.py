@@ -36,6 +36,7 @@ ORDER = [
     "prepare",
     "order",
     "batch",
+    "sync",
     "verify",
     "sweep",
     "audit",

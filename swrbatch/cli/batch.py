@@ -171,7 +171,7 @@ def _run(given: dict[str, Any], *, load: bool) -> None:
         # Before signals only ask: a list on a terminal or a pipe may never come to its end.
         names = expand(given["archives"])
         options = batch_options(**_fields(given), against_new_store=dry_run)
-    with exits(), _cancelled_by_signals() as cancel:
+    with exits(), cancelled_by_signals() as cancel:
         with _open_store(given["store"], load=load, dry_run=dry_run) as store:
             if store is not None and load and not dry_run and (warning := space_warning(names, store.path)):
                 typer.echo(f"swrbatch: {warning}", err=True)
@@ -251,7 +251,7 @@ def _print(result: Any, given: dict[str, Any], named: int) -> None:
 
 
 @contextmanager
-def _cancelled_by_signals() -> Iterator[Cancel]:
+def cancelled_by_signals() -> Iterator[Cancel]:
     """Ctrl-C and SIGTERM ask the run to end (it does within a second); a second Ctrl-C is not waited for."""
     cancel = Cancel()
     if threading.current_thread() is not threading.main_thread():

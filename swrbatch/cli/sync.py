@@ -1,0 +1,106 @@
+"""`swrbatch sync`."""
+
+from __future__ import annotations
+
+import enum
+import json
+from contextlib import ExitStack
+from dataclasses import asdict
+from typing import Annotated, Any
+
+import typer
+
+from ..errors import ExitCode, Lang, UsageError
+from .options import AccountOption, DryRun, Format, FormatOption, LangOption, Language, UserOption, exits, lang, show
+
+app = typer.Typer(rich_markup_mode=None)
+
+
+class Conflict(enum.StrEnum):
+    """What happens to a tag that has another image there."""
+
+    OVERWRITE = "overwrite"
+    SKIP = "skip"
+    FAIL = "fail"
+
+
+@app.callback()
+def _group() -> None:
+    """Keeps `sync` a command of a group."""
+
+
+@app.command("sync")
+def sync(
+    source: Annotated[str, typer.Option("--from", metavar="DIR", help="The store that is copied from.")],
+    to: Annotated[str, typer.Option("--to", metavar="DIR", help="The store that receives; made at need.")],
+    patterns: Annotated[
+        list[str] | None, typer.Argument(metavar="[ORG/REPO[:TAG]]...", help="Globs of repositories or tags; all without any.")
+    ] = None,
+    on_conflict: Annotated[Conflict, typer.Option("--on-conflict", help="A tag that has another image.")] = Conflict.OVERWRITE,
+    create_org: Annotated[
+        bool, typer.Option("--create-org/--no-create-org", help="Create missing organizations, within the quota.")
+    ] = True,
+    dry_run: DryRun = False,
+    user: UserOption = None,
+    account: AccountOption = None,
+    format: FormatOption = Format.TEXT,
+    lang_: LangOption = Language.EN,
+) -> None:
+    """Copy images from one store to another: only what is missing there, every byte verified.
+
+    Interrupted, it goes on where it was when it runs again. Exit code 1 when an image was rejected.
+    """
+    from ..store import DEFAULT_ACCOUNT, Store, current_actor
+    from ..sync import sync_stores
+    from .batch import cancelled_by_signals
+
+    with exits(lang(lang_)), ExitStack() as stack:
+        opened = stack.enter_context(Store(source))
+        if dry_run and not Store.exists(to):
+            raise UsageError(f"{to} is no store yet: a dry run needs one (swrbatch init --store {to})")
+        target = stack.enter_context(Store(to, create=True))
+        cancel = stack.enter_context(cancelled_by_signals())
+        own = target.settings().get("account") or opened.settings().get("account")
+        actor = current_actor(account or own or DEFAULT_ACCOUNT, user)
+        done = sync_stores(
+            opened,
+            target,
+            actor,
+            patterns or (),
+            on_conflict=on_conflict.value,
+            create_org=create_org,
+            dry_run=dry_run,
+            cancel=cancel,
+        )
+    show(_json(done, dry_run) if format is Format.JSON else _text(done, dry_run, lang(lang_)))
+    rejected = any(each.status == "rejected" for each in done)
+    raise typer.Exit(int(ExitCode.REJECTED if rejected else ExitCode.OK))
+
+
+def _json(done: list[Any], dry_run: bool) -> str:
+    names = ("code", "severity", "place", "message", "message_zh", "way_out", "way_out_zh")
+    rows = []
+    for each in done:
+        row = asdict(each)
+        row["issues"] = [{name: getattr(found, name) for name in names} for found in each.issues]
+        rows.append(row)
+    return json.dumps({"dry_run": dry_run, "images": rows}, ensure_ascii=False)
+
+
+def _text(done: list[Any], dry_run: bool, language: Lang) -> str:
+    from ..sizes import counted, format_size
+    from .text import table, word
+
+    moved = [each for each in done if each.status != "unchanged"]
+    parts = []
+    if moved:
+        head = [word(text, language) for text in ("image", "status", "size")]
+        parts.append(table(head, [(each.name, word(each.status, language), format_size(each.bytes)) for each in moved]))
+    for each in moved:
+        for found in each.issues:
+            parts.append(f"{word(found.severity.value, language)} {found.code} {each.name}: {found.text(language)}")
+            parts.append(f"  {word('way out', language)}{'：' if language == 'zh' else ': '}{found.remedy(language)}")
+    same = len(done) - len(moved)
+    copied = format_size(sum(each.bytes for each in done))
+    parts.append(f"{counted(len(done), 'image')}, {same} unchanged, {copied} {'would be ' if dry_run else ''}copied")
+    return "\n".join(parts)
