@@ -18,6 +18,7 @@ COMMANDS: Mapping[str, tuple[str, str]] = {
     "check": ("batch", "Check image archives against structure, digests, names and limits; store nothing."),
     "import": ("batch", "Check image archives and load what passes into a store."),
     "images": ("store", "List the images of a store."),
+    "export": ("export", "Write stored images to a file or folder that docker, podman and skopeo load."),
     "verify": ("store", "Check a store's blobs, links, tags and events against each other."),
     "audit": ("audit", "The audit trail: catalog, ingest, export, query, reconcile, verify, prune."),
     "serve-config": ("store", "Print the config.yml with which a stock registry serves a store."),
@@ -34,7 +35,7 @@ class LazyGroup(TyperGroup):
         if cmd_name not in COMMANDS:
             return None
         module = importlib.import_module(f".{COMMANDS[cmd_name][0]}", __name__)
-        group = cast(Any, typer.main.get_command(module.app))
+        group = cast(Any, typer.main.get_group(module.app))
         return group.commands[cmd_name]
 
     def format_commands(self, ctx: Any, formatter: Any) -> None:

@@ -13,7 +13,7 @@ import typer
 
 from ..errors import ExitCode, UsageError
 from ..sizes import counted
-from .options import Format, FormatOption, LangOption, Language, exits, lang, show, store_path
+from .options import Format, FormatOption, LangOption, Language, exits, lang, new_run_id, show, store_path
 
 app = typer.Typer(rich_markup_mode=None)
 audit = typer.Typer(rich_markup_mode=None, no_args_is_help=True, help="The audit trail: catalog, ingest, export, query, …")
@@ -386,7 +386,7 @@ def _adopt(store: Any, differences: Any, user: str | None) -> tuple[list[str], d
 
     actor = _actor(store, user)
     rules = LoadRules(defaults=initial_settings(account=actor.account))
-    adopted, refusals = adopt(store, differences, actor=actor, rules=rules, run_id=_run_id(), now=_now())
+    adopted, refusals = adopt(store, differences, actor=actor, rules=rules, run_id=new_run_id(), now=_now())
     return adopted, {each.name: each.reason for each in refusals}
 
 
@@ -414,12 +414,6 @@ def _actor(store: Any, user: str | None) -> Any:
     from ..store import DEFAULT_ACCOUNT, current_actor
 
     return current_actor(store.settings().get("account") or DEFAULT_ACCOUNT, user)
-
-
-def _run_id() -> str:
-    import secrets
-
-    return f"{time.strftime('%Y%m%dT%H%M%SZ', time.gmtime())}-{secrets.token_hex(4)}"
 
 
 @audit.command("verify")
@@ -504,7 +498,7 @@ def prune(
 
     with exits(), Store(store_path(store)) as opened:
         actor, moment = _actor(opened, user), _time(before)
-        result = run(opened, exported_to, before=moment, actor=actor, run_id=_run_id(), now=_now(), dry_run=dry_run)
+        result = run(opened, exported_to, before=moment, actor=actor, run_id=new_run_id(), now=_now(), dry_run=dry_run)
     if format is Format.JSON:
         show(json.dumps(dataclasses.asdict(result)))
         return

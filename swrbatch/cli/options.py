@@ -5,12 +5,17 @@ from __future__ import annotations
 import contextlib
 import enum
 import os
+import secrets
+import signal
 import sys
+import threading
+import time
 from collections.abc import Iterator
 from typing import Annotated, NoReturn
 
 import typer
 
+from ..digest import Cancel
 from ..errors import ExitCode, Lang, SwrbatchError, UsageError
 
 
@@ -70,6 +75,11 @@ def _unwritten(reason: str) -> NoReturn:
     raise typer.Exit(int(ExitCode.STORE))
 
 
+def new_run_id() -> str:
+    """The name of a run, new each time: its start in UTC and a random number."""
+    return f"{time.strftime('%Y%m%dT%H%M%SZ', time.gmtime())}-{secrets.token_hex(4)}"
+
+
 @contextlib.contextmanager
 def exits() -> Iterator[None]:
     """Turn swrbatch's errors into a message on stderr and an exit code; no traceback reaches a user."""
@@ -81,3 +91,25 @@ def exits() -> Iterator[None]:
     except KeyboardInterrupt:
         typer.echo("swrbatch: interrupted", err=True)
         raise typer.Exit(int(ExitCode.INTERRUPTED)) from None
+
+
+@contextlib.contextmanager
+def cancelled_by_signals() -> Iterator[Cancel]:
+    """Ctrl-C and SIGTERM ask the run to end (it does within a second); a second Ctrl-C is not waited for."""
+    cancel = Cancel()
+    if threading.current_thread() is not threading.main_thread():
+        yield cancel
+        return
+
+    def ask(number: int, _frame: object) -> None:
+        if cancel.is_set():
+            raise KeyboardInterrupt
+        cancel.set()
+        del number
+
+    before = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield cancel
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
