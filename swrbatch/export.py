@@ -280,7 +280,7 @@ def _json_files(
 ) -> Iterator[Member]:
     """The index with every name in it, and manifest.json when `layers` tells which blobs are an image's layers."""
     top: list[dict[str, object]] = []
-    entries: dict[Digest, dict[str, Any]] = {}
+    entries: dict[tuple[Digest, tuple[str, ...]], dict[str, Any]] = {}
     for image, manifest in manifests:
         described = Descriptor(manifest.media_type, manifest.digest, len(manifest.raw))
         if manifest.media_type != OCI_MANIFEST:
@@ -293,9 +293,10 @@ def _json_files(
             names = {"io.containerd.image.name": str(reference), "org.opencontainers.image.ref.name": str(reference)}
             top.append({**described.to_json(), "annotations": names})
         if layers is not None:
-            # Two manifests of one config (other compressions) are one image for who goes by image IDs.
-            new = {"Config": _blob(image.config.digest), "RepoTags": [], "Layers": [_blob(digest) for digest in layers(image)]}
-            entries.setdefault(image.config.digest, new)["RepoTags"] += map(str, image.references)
+            # Two manifests of one config, whose layers are stored in different ways, are one image once the layers are the same.
+            listed = tuple(_blob(digest) for digest in layers(image))
+            entry = {"Config": _blob(image.config.digest), "RepoTags": [], "Layers": listed}
+            entries.setdefault((image.config.digest, listed), entry)["RepoTags"] += map(str, image.references)
     for name, raw in (
         ("index.json", _index(top)),
         *([("manifest.json", _json(list(entries.values())))] if layers is not None else []),
