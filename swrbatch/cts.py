@@ -35,7 +35,7 @@ ALIASES: Final[Mapping[str, str]] = MappingProxyType(
     {"deleteUserNamesapce": "deleteUserNamespace", "deleteUserNamespace": "deleteUserNamesapce"}
 )
 """Other spellings of an event: the guide and v1 have the first, v2 has the second, and CTS may send either."""
-EMITTED: Final = frozenset({"createUserNamespace", "createImageRepository", "uploadImagePackage"})
+EMITTED: Final = frozenset({"createDockerConfig", "createUserNamespace", "createImageRepository", "uploadImagePackage"})
 """Events that swrbatch itself records; all others come from CTS only. A test holds this against the source."""
 Rating = Literal["normal", "warning", "incident"]
 

@@ -19,6 +19,7 @@ COMMANDS: Mapping[str, tuple[str, str]] = {
     "import": ("batch", "Check image archives and load what passes into a store."),
     "images": ("store", "List the images of a store."),
     "export": ("export", "Write stored images to a file or folder that docker, podman and skopeo load."),
+    "login-command": ("login", "Print the long-term docker login command of an AK/SK pair."),
     "verify": ("store", "Check a store's blobs, links, tags and events against each other."),
     "audit": ("audit", "The audit trail: catalog, ingest, export, query, reconcile, verify, prune."),
     "serve-config": ("store", "Print the config.yml with which a stock registry serves a store."),
