@@ -14,9 +14,7 @@ import dataclasses
 import itertools
 import json
 import os
-import secrets
 import shutil
-import time
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -26,6 +24,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Final, Literal
 
 from .compression import Compression
+from .cts import new_run_id
 from .digest import Cancel
 from .errors import Cancelled, ExitCode, Issue, StoreError, SwrbatchError, UsageError, codes_of, has_errors, issue, printable
 from .ledger.loads import Decision, LoadRules, LoadState, OnConflict, Status
@@ -202,8 +201,7 @@ class _Batch:
         self.progress = progress
         self.limits = options.limits or limits_for(options.profile)
         self.started = now_ms()
-        stamp = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime(self.started / 1000))
-        self.run_id = f"{stamp}-{secrets.token_hex(4)}"
+        self.run_id = new_run_id(self.started)
         settings = store.settings() if store is not None else {}
         self._check_registry(settings)
         self._check_report()

@@ -20,7 +20,9 @@ import csv
 import functools
 import json
 import os
+import secrets
 import threading
+import time
 import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -37,6 +39,7 @@ ALIASES: Final[Mapping[str, str]] = MappingProxyType(
 """Other spellings of an event: the guide and v1 have the first, v2 has the second, and CTS may send either."""
 EMITTED: Final = frozenset(
     {
+        "createDockerConfig",
         "uploadImagePackage",
         "createUserNamespace",
         "deleteUserNamesapce",
@@ -77,6 +80,7 @@ OWN: Final[Mapping[str, CatalogEntry]] = MappingProxyType(
             ("deleteAdministrator", "administrator", "Removing an account administrator"),
             ("listAdministrators", "administrator", "Listing account administrators"),
             ("updateSettings", "settings", "Changing the settings of a store"),
+            ("exportImage", "image", "Exporting an image"),
             ("syncImages", "store", "Copying images from another store"),
             ("collectGarbage", "store", "Removing blobs that nothing needs"),
             # Reads, recorded only when they are refused; spelt as v2 spells them.
@@ -184,6 +188,11 @@ class Trace:
 def canonical_json(value: Any) -> str:
     """RFC 8785 text of a value without fractions, whose keys are ASCII."""
     return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+
+
+def new_run_id(now: int) -> str:
+    """A name for one call of the program: its time (`now`, ms UTC) and something random."""
+    return f"{time.strftime('%Y%m%dT%H%M%SZ', time.gmtime(now / 1000))}-{secrets.token_hex(4)}"
 
 
 _random = bytearray()

@@ -356,7 +356,7 @@ def _make_folder(path: str) -> None:
             os.mkdir(path)
 
 
-def _libc(name: str, *arguments: type) -> ctypes._NamedFuncPointer | None:
+def libc_function(name: str, *arguments: type) -> ctypes._NamedFuncPointer | None:
     """A function of libc that Python does not offer; None where there is none (they are Linux's own)."""
     if not sys.platform.startswith("linux"):
         return None
@@ -367,8 +367,8 @@ def _libc(name: str, *arguments: type) -> ctypes._NamedFuncPointer | None:
 
 
 # One call for a group of files, where fsync would take one for each.
-_syncfs = _libc("syncfs", ctypes.c_int)
-_sync_file_range = _libc("sync_file_range", ctypes.c_int, ctypes.c_int64, ctypes.c_int64, ctypes.c_uint)
+_syncfs = libc_function("syncfs", ctypes.c_int)
+_sync_file_range = libc_function("sync_file_range", ctypes.c_int, ctypes.c_int64, ctypes.c_int64, ctypes.c_uint)
 _SYNC_FILE_RANGE_WRITE: Final = 2
 
 

@@ -26,16 +26,16 @@ from typing import Any, Final
 from sqlalchemy import delete
 
 from .archive import MAX_OCI_MANIFEST
-from .cts import Actor
+from .cts import Actor, new_run_id
 from .digest import Cancel, Digest
 from .errors import StoreError
 from .layout import locked
 from .ledger.access import is_administrator
-from .ledger.acting import Acting, acting, new_run_id
+from .ledger.acting import Acting, acting
 from .ledger.loads import read_settings
 from .ledger.schema import layer_blobs
 from .rights import Act, Facts
-from .store import Store
+from .store import Store, now_ms
 
 MIN_AGE_MS: Final = 3_600_000
 """One hour: what is younger stays."""
@@ -78,11 +78,11 @@ def collect_garbage(
     Raises `Refused` unless the actor is an administrator of the store's account, `StoreError` for a tag whose manifest cannot be
     read, `Cancelled`.
     """
-    cancel, run_id = cancel or Cancel(), new_run_id()
+    cancel, now = cancel or Cancel(), now_ms()
+    run_id = new_run_id(now)
     request = {"min_age_ms": min_age_ms, "keep_untagged": keep_untagged}
     with acting(store.ledger, actor, run_id=run_id, dry_run=dry_run) as act:
         _begin(act, request)
-        now = act.now
     with locked(_lock(store, "sweep"), shared=dry_run, cancel=cancel), locked(_lock(store, "links"), cancel=cancel):
         garbage = _Marking(store, now - min_age_ms, keep_untagged, cancel).run()
         if not garbage or dry_run:

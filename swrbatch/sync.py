@@ -23,14 +23,14 @@ from typing import Any, Final
 from sqlalchemy import select
 
 from .compression import Compression
-from .cts import Actor
+from .cts import Actor, new_run_id
 from .digest import Cancel, Digest, Extent
 from .errors import ArchiveFault, Issue, Refused, StoreError, UsageError, fault, issue, printable
 from .image import Manifest
 from .layers import Budget, LayerReading, LayerSource
 from .layout import BlobWriter, StagedBlob, disk_errors, locked
 from .ledger.access import find
-from .ledger.acting import acting, new_run_id, reading
+from .ledger.acting import acting, reading
 from .ledger.loads import ImageRecord, LoadRules, OnConflict
 from .ledger.schema import layer_blobs
 from .policy import Reference
@@ -104,7 +104,7 @@ class _Sync:
         self.actor = actor
         self.dry_run = dry_run
         self.cancel = cancel
-        self.run_id = new_run_id()
+        self.run_id = new_run_id(now_ms())
         settings = target.settings()
         registry = settings.get("registry") or source.settings().get("registry") or ""
         self.registry = registry

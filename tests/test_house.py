@@ -22,9 +22,13 @@ ORDER = [
     "archive",
     "layers",
     "policy",
+    "trigger_patterns",
     "rename",
     "oci",
     "validate",
+    "yamltree",
+    "manifests",
+    "workloads",
     "cts",
     "rights",
     "layout",
@@ -32,6 +36,9 @@ ORDER = [
     "results",
     "tables",
     "store",
+    "blobs",
+    "destination",
+    "export",
     "staging",
     "prepare",
     "order",
@@ -91,7 +98,7 @@ def test_names() -> None:
 
 @pytest.mark.parametrize("statement", ["import swrbatch", "import swrbatch.cli", "import swrbatch.batch"])
 def test_heavy_imports_are_lazy(statement: str) -> None:
-    heavy = "{'pandas', 'pyarrow', 'duckdb', 'alembic', 'jsonschema', 'yaml'}"
+    heavy = "{'pandas', 'pyarrow', 'duckdb', 'alembic', 'jsonschema', 'yaml', 'ruamel'}"
     code = f"import sys; {statement}; print(sorted({heavy} & set(sys.modules)))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"

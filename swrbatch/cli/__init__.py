@@ -18,6 +18,8 @@ COMMANDS: Mapping[str, tuple[str, str]] = {
     "check": ("batch", "Check image archives against structure, digests, names and limits; store nothing."),
     "import": ("batch", "Check image archives and load what passes into a store."),
     "images": ("store", "List the images of a store."),
+    "export": ("export", "Write stored images to a file or folder that docker, podman and skopeo load."),
+    "login-command": ("login", "Print the long-term docker login command of an AK/SK pair."),
     "verify": ("store", "Check a store's blobs, links, tags and events against each other."),
     "org": ("organizations", "Organizations: create, list, show, delete."),
     "repo": ("repositories", "Repositories and their attributes: create, list, show, edit, delete."),
@@ -42,7 +44,7 @@ class LazyGroup(TyperGroup):
         if cmd_name not in COMMANDS:
             return None
         module = importlib.import_module(f".{COMMANDS[cmd_name][0]}", __name__)
-        group = cast(Any, typer.main.get_command(module.app))
+        group = cast(Any, typer.main.get_group(module.app))
         return group.commands[cmd_name]
 
     def format_commands(self, ctx: Any, formatter: Any) -> None:

@@ -381,12 +381,13 @@ def reconcile(
 def _adopt(store: Any, differences: Any, user: str | None) -> tuple[list[str], dict[str, str]]:
     """Names adopted, and the reason for each that was not."""
     from ..audit.adopt import adopt
+    from ..cts import new_run_id
     from ..ledger.loads import LoadRules
     from ..store import initial_settings
 
     actor = _actor(store, user)
     rules = LoadRules(defaults=initial_settings(account=actor.account))
-    adopted, refusals = adopt(store, differences, actor=actor, rules=rules, run_id=_run_id(), now=_now())
+    adopted, refusals = adopt(store, differences, actor=actor, rules=rules, run_id=new_run_id(_now()), now=_now())
     return adopted, {each.name: each.reason for each in refusals}
 
 
@@ -414,12 +415,6 @@ def _actor(store: Any, user: str | None) -> Any:
     from ..store import DEFAULT_ACCOUNT, current_actor
 
     return current_actor(store.settings().get("account") or DEFAULT_ACCOUNT, user)
-
-
-def _run_id() -> str:
-    import secrets
-
-    return f"{time.strftime('%Y%m%dT%H%M%SZ', time.gmtime())}-{secrets.token_hex(4)}"
 
 
 @audit.command("verify")
@@ -500,11 +495,12 @@ def prune(
     import dataclasses
 
     from ..audit.prune import prune as run
+    from ..cts import new_run_id
     from ..store import Store
 
     with exits(), Store(store_path(store)) as opened:
         actor, moment = _actor(opened, user), _time(before)
-        result = run(opened, exported_to, before=moment, actor=actor, run_id=_run_id(), now=_now(), dry_run=dry_run)
+        result = run(opened, exported_to, before=moment, actor=actor, run_id=new_run_id(_now()), now=_now(), dry_run=dry_run)
     if format is Format.JSON:
         show(json.dumps(dataclasses.asdict(result)))
         return

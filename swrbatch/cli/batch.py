@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import enum
 import json
-import signal
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -13,11 +11,10 @@ from typing import Annotated, Any
 
 import typer
 
-from ..digest import Cancel
 from ..errors import ExitCode, UsageError
 from ..sizes import counted, parse_size
 from .inputs import expand
-from .options import Format, FormatOption, LangOption, Language, exits, lang, show, store_path
+from .options import Format, FormatOption, LangOption, Language, cancelled_by_signals, exits, lang, show, store_path
 
 app = typer.Typer(rich_markup_mode=None)
 
@@ -248,28 +245,6 @@ def _print(result: Any, given: dict[str, Any], named: int) -> None:
         typer.echo(f"swrbatch: {counted(left, 'archive')} not looked at (--fail-fast)", err=True)
     if result.failure is not None:
         typer.echo(f"swrbatch: {result.failure}", err=True)
-
-
-@contextmanager
-def cancelled_by_signals() -> Iterator[Cancel]:
-    """Ctrl-C and SIGTERM ask the run to end (it does within a second); a second Ctrl-C is not waited for."""
-    cancel = Cancel()
-    if threading.current_thread() is not threading.main_thread():
-        yield cancel
-        return
-
-    def ask(number: int, _frame: object) -> None:
-        if cancel.is_set():
-            raise KeyboardInterrupt
-        cancel.set()
-        del number
-
-    before = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield cancel
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
 
 
 __all__ = ["ExitCode", "UsageError", "app"]

@@ -5,12 +5,15 @@ from __future__ import annotations
 import contextlib
 import enum
 import os
+import signal
 import sys
+import threading
 from collections.abc import Iterator
 from typing import Annotated, NoReturn
 
 import typer
 
+from ..digest import Cancel
 from ..errors import ExitCode, Lang, Refused, SwrbatchError, UsageError
 
 
@@ -96,3 +99,25 @@ def exits(language: Lang = "en") -> Iterator[None]:
     except KeyboardInterrupt:
         typer.echo("swrbatch: interrupted", err=True)
         raise typer.Exit(int(ExitCode.INTERRUPTED)) from None
+
+
+@contextlib.contextmanager
+def cancelled_by_signals() -> Iterator[Cancel]:
+    """Ctrl-C and SIGTERM ask the run to end (it does within a second); a second Ctrl-C is not waited for."""
+    cancel = Cancel()
+    if threading.current_thread() is not threading.main_thread():
+        yield cancel
+        return
+
+    def ask(number: int, _frame: object) -> None:
+        if cancel.is_set():
+            raise KeyboardInterrupt
+        cancel.set()
+        del number
+
+    before = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield cancel
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

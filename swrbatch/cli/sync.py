@@ -11,7 +11,19 @@ from typing import Annotated, Any
 import typer
 
 from ..errors import ExitCode, Lang, UsageError
-from .options import AccountOption, DryRun, Format, FormatOption, LangOption, Language, UserOption, exits, lang, show
+from .options import (
+    AccountOption,
+    DryRun,
+    Format,
+    FormatOption,
+    LangOption,
+    Language,
+    UserOption,
+    cancelled_by_signals,
+    exits,
+    lang,
+    show,
+)
 
 app = typer.Typer(rich_markup_mode=None)
 
@@ -52,7 +64,6 @@ def sync(
     """
     from ..store import DEFAULT_ACCOUNT, Store, current_actor
     from ..sync import sync_stores
-    from .batch import cancelled_by_signals
 
     with exits(lang(lang_)), ExitStack() as stack:
         opened = stack.enter_context(Store(source))

@@ -9,7 +9,6 @@ A refusal (`Refused`) takes back what the act had changed and leaves an event of
 from __future__ import annotations
 
 import contextlib
-import secrets
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
@@ -17,7 +16,7 @@ from typing import Any, Literal
 
 from sqlalchemy import Connection
 
-from ..cts import Actor, Trace, canonical_json, new_trace
+from ..cts import Actor, Trace, canonical_json, new_run_id, new_trace
 from ..errors import Issue, Refused, printable
 from ..rights import Act, Facts, decide, denied
 from . import Ledger
@@ -92,17 +91,13 @@ class Acting:
         self.traces.append(new_trace(trace_name, resource_name=name, request=request, response=response, **more))
 
 
-def new_run_id() -> str:
-    """A name for one call of the program: its time and something random."""
-    return f"{time.strftime('%Y%m%dT%H%M%SZ', time.gmtime())}-{secrets.token_hex(4)}"
-
-
 @contextlib.contextmanager
 def acting(ledger: Ledger, actor: Actor, *, run_id: str | None = None, dry_run: bool = False) -> Iterator[Acting]:
     """A transaction for acts of `actor`: committed with their events at the end. Raises `Refused` after that was recorded."""
     refused: Refused | None = None
     with ledger.write() as connection:
-        act = Acting(connection, actor, run_id or new_run_id(), time.time_ns() // 1_000_000, dry_run)
+        now = time.time_ns() // 1_000_000
+        act = Acting(connection, actor, run_id or new_run_id(now), now, dry_run)
         savepoint = connection.begin_nested()
         try:
             yield act
@@ -126,7 +121,8 @@ def acting(ledger: Ledger, actor: Actor, *, run_id: str | None = None, dry_run: 
 def reading(ledger: Ledger, actor: Actor) -> Iterator[Acting]:
     """A snapshot for what only looks; the refusal of a look is recorded in a transaction of its own, then raised."""
     with ledger.read() as connection:
-        act = Acting(connection, actor, new_run_id(), time.time_ns() // 1_000_000)
+        now = time.time_ns() // 1_000_000
+        act = Acting(connection, actor, new_run_id(now), now)
         try:
             yield act
             return
