@@ -918,6 +918,7 @@ def test_an_environment_that_is_not_utf_8(tmp_path: Path, variable: str) -> None
 
 def test_init(call: Call, tmp_path: Path) -> None:
     done = call("init", "--registry", HOST, "--region", "cn-north-1", "--account", "acme", "--org-quota", "3", "--user", "alice")
+    assert call("admin", "list", "--user", "alice", "--format", "json").json()["rows"][0]["user"] == "alice"
     assert (done.code, done.err) == (0, "")
     assert done.out.splitlines() == [
         f"store {tmp_path / 'swr-store'}",
@@ -1095,6 +1096,21 @@ def test_the_quota_of_a_store_can_be_raised(call: Call, tmp_path: Path) -> None:
     assert call("init", "--org-quota", "2").code == 0
     assert call("import", *paths).code == 0
     assert call("init", "--account", "another").code == 2
+
+
+def test_a_store_can_demand_a_profile(call: Call, tmp_path: Path) -> None:
+    path = save(tmp_path, "a.tar", image(named("team/app:v1")))
+    assert "require_profile: page" in call("init", "--require-profile", "page", "--user", "ann").out
+    for command in ("check", "import"):
+        done = call(command, path, "--store", "swr-store", "--profile", "client", "--user", "ann", "--format", "json")
+        assert (done.code, [row["code"] for row in done.json()["issues"]]) == (1, ["profile-required"])
+    assert call("import", path, "--user", "ann").code == 0
+    # Only an administrator changes what a store demands.
+    refused = call("init", "--require-profile", "any", "--user", "bob")
+    assert refused.code == 1 and "init needs an administrator of the account default" in refused.err
+    assert call("import", path, "--user", "ann", "--profile", "none").code == 1
+    assert call("init", "--require-profile", "any", "--user", "ann").code == 0
+    assert call("import", path, "--user", "ann", "--profile", "none").code == 0
 
 
 def test_the_report_tells_how_images_were_renamed(call: Call, tmp_path: Path) -> None:

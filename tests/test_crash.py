@@ -85,6 +85,8 @@ def replayed(events: Sequence[dict[str, Any]]) -> dict[str, str]:
     for event in events:
         if event["trace_rating"] == "normal" and event["trace_name"] == "uploadImagePackage":
             table[event["resource_name"]] = json.loads(event["response"])["digest"]
+        elif event["trace_rating"] == "normal" and event["trace_name"] == "deleteImageTag":
+            del table[event["resource_name"]]
     return {name: digest for name, digest in table.items() if digest is not None}
 
 

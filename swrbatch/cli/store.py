@@ -34,7 +34,7 @@ def init(
     org_quota: Annotated[int | None, typer.Option(min=0, help="Organizations that a user may create (default 5).")] = None,
     require_profile: Annotated[
         RequiredProfile | None,
-        typer.Option("--require-profile", help="Refuse imports under another profile (any: take all; the default)."),
+        typer.Option("--require-profile", metavar="NAME", help="Take imports under page or client only; any: under all."),
     ] = None,
 ) -> None:
     """Make a store and set its registry, region, account and quota.

@@ -111,11 +111,13 @@ def list_repositories(
     own = accounts.c.name == actor.account
     if organization is not None:
         statement = statement.where(organizations.c.name == organization)
+    any_share = shares.alias()
+    there = any_share.c.repository_id == repositories.c.id
     if shared_by_me:
-        statement = statement.where(own, exists().where(shares.c.repository_id == repositories.c.id))
+        statement = statement.where(own, exists().where(there))
     if shared_with is not None:
-        live = or_(shares.c.deadline_ms.is_(None), shares.c.deadline_ms > act.now)
-        given = exists().where(shares.c.repository_id == repositories.c.id, shares.c.account == shared_with, live)
+        live = or_(any_share.c.deadline_ms.is_(None), any_share.c.deadline_ms > act.now)
+        given = exists().where(there, any_share.c.account == shared_with, live)
         statement = statement.where(given) if shared_with == actor.account else statement.where(own, given)
     after, _, behind = marker.partition("/")
     if marker:
