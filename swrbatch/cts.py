@@ -40,6 +40,9 @@ ALIASES: Final[Mapping[str, str]] = MappingProxyType(
 EMITTED: Final = frozenset(
     {
         "createDockerConfig",
+        "createTrigger",
+        "updateTrigger",
+        "deleteTrigger",
         "uploadImagePackage",
         "createUserNamespace",
         "deleteUserNamesapce",
@@ -81,6 +84,8 @@ OWN: Final[Mapping[str, CatalogEntry]] = MappingProxyType(
             ("listAdministrators", "administrator", "Listing account administrators"),
             ("updateSettings", "settings", "Changing the settings of a store"),
             ("exportImage", "image", "Exporting an image"),
+            ("runTrigger", "trigger", "Carrying out a trigger"),
+            ("listTriggers", "trigger", "Listing triggers"),
             ("syncImages", "store", "Copying images from another store"),
             ("collectGarbage", "store", "Removing blobs that nothing needs"),
             # Reads, recorded only when they are refused; spelt as v2 spells them.

@@ -53,6 +53,7 @@ from .ledger.loads import (
 )
 from .ledger.schema import events, organizations, repositories, tag_removals, tags
 from .ledger.settings import set_up
+from .ledger.triggers import note_runs
 from .policy import ORGANIZATIONS_OF_A_USER, Reference
 
 if TYPE_CHECKING:
@@ -212,6 +213,7 @@ class Store:
         blobs = {blob.digest: blob for attempt in attempts if not attempt.refused for blob in attempt.blobs}
         self.layout.publish(blobs.values())
         changes: dict[tuple[str, str], tuple[ImageRecord, Manifest]] = {}
+        loaded: list[tuple[Reference, str]] = []
         results = []
         with self.ledger.write() as connection:
             now = now_ms()
@@ -227,11 +229,13 @@ class Store:
                     if decision.status in ("loaded", "overwritten"):
                         assert attempt.manifest is not None and attempt.record is not None
                         changes[reference.path, reference.tag] = (attempt.record, attempt.manifest)
+                        loaded.append((reference, attempt.record.digest))
             registry = {"registry": state.settings["registry"]} if "registry" in state.settings else {}
             if changes:
                 write_settings(connection, {**rules.defaults, **registry})
             write_loads(connection, state, {key: record for key, (record, _) in changes.items()}, actor, now)
             write_layer_blobs(connection, self._new_notes(connection, attempts))
+            note_runs(connection, state, loaded, actor, run_id, now)
             rows = append_events(connection, traces)
         taken = 0
         for attempt, decisions, count in counts:

@@ -43,6 +43,7 @@ ORDER = [
     "prepare",
     "order",
     "batch",
+    "triggers",
     "sync",
     "verify",
     "sweep",

@@ -26,6 +26,7 @@ COMMANDS: Mapping[str, tuple[str, str]] = {
     "tag": ("tags", "Tags of a repository: list, show, delete."),
     "grant": ("grants", "Permissions on organizations and repositories: set, list, revoke."),
     "share": ("shares", "Sharing of private repositories with other accounts: add, list, edit, remove."),
+    "trigger": ("triggers", "Triggers of repositories: add, list, edit, remove, history."),
     "sync": ("sync", "Copy images from one store to another, only what is missing there."),
     "gc": ("sweep", "Remove blobs that nothing needs any more."),
     "admin": ("administrators", "Account administrators: add, list, remove."),

@@ -6,7 +6,7 @@ import enum
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import asdict, replace
 from typing import Annotated, Any
 
 import typer
@@ -14,7 +14,20 @@ import typer
 from ..errors import ExitCode, UsageError
 from ..sizes import counted, parse_size
 from .inputs import expand
-from .options import Format, FormatOption, LangOption, Language, cancelled_by_signals, exits, lang, show, store_path
+from .options import (
+    Format,
+    FormatOption,
+    LangOption,
+    Language,
+    ManifestsOption,
+    PatchOnly,
+    cancelled_by_signals,
+    check_manifests,
+    exits,
+    lang,
+    show,
+    store_path,
+)
 
 app = typer.Typer(rich_markup_mode=None)
 
@@ -144,6 +157,8 @@ def import_(
     on_conflict: OnConflict = Conflict.OVERWRITE,
     create_org: CreateOrg = True,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Check only, against the store.")] = False,
+    manifests: ManifestsOption = None,
+    patch_only: PatchOnly = False,
     jobs: Jobs = None,
     format: FormatOption = Format.TEXT,
     junit: Junit = None,
@@ -165,6 +180,7 @@ def _run(given: dict[str, Any], *, load: bool) -> None:
 
     dry_run = given.pop("dry_run", False)
     with exits():
+        check_manifests(given.get("manifests"), given.get("patch_only", False))
         # Before signals only ask: a list on a terminal or a pipe may never come to its end.
         names = expand(given["archives"])
         options = batch_options(**_fields(given), against_new_store=dry_run)
@@ -178,8 +194,11 @@ def _run(given: dict[str, Any], *, load: bool) -> None:
             finally:
                 if bars is not None:
                     bars.close()
+            set_off = []
+            if store is not None and given.get("manifests") is not None and not dry_run and result.failure is None:
+                set_off = _run_triggers(store, given)
         result = _with_junit(result, given)
-        _print(result, given, len(names))
+        _print(result, set_off, given, len(names))
     raise typer.Exit(int(result.exit_code))
 
 
@@ -233,13 +252,23 @@ def _with_junit(result: Any, given: dict[str, Any]) -> Any:
     return result
 
 
-def _print(result: Any, given: dict[str, Any], named: int) -> None:
-    if given["format"] is Format.JSON:
-        show(json.dumps(result.to_dict(), ensure_ascii=False))
-    else:
-        from .text import summary
+def _run_triggers(store: Any, given: dict[str, Any]) -> list[Any]:
+    """Carry out what the loads, and those before them, set off."""
+    from ..store import DEFAULT_ACCOUNT, current_actor
+    from ..triggers import run_triggers
 
-        show(summary(result, lang(given["lang"])))
+    actor = current_actor(given["account"] or store.settings().get("account") or DEFAULT_ACCOUNT, given["user"])
+    return run_triggers(store, given["manifests"], actor=actor, patch_only=given["patch_only"])
+
+
+def _print(result: Any, set_off: list[Any], given: dict[str, Any], named: int) -> None:
+    if given["format"] is Format.JSON:
+        triggers = {"triggers": [asdict(run) for run in set_off]} if given.get("manifests") is not None else {}
+        show(json.dumps({**result.to_dict(), **triggers}, ensure_ascii=False))
+    else:
+        from .text import summary, trigger_lines
+
+        show("\n".join([summary(result, lang(given["lang"])), *trigger_lines(set_off)]))
     left = named - len(result.archives)
     if left and result.failure is None:
         typer.echo(f"swrbatch: {counted(left, 'archive')} not looked at (--fail-fast)", err=True)

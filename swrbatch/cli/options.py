@@ -14,7 +14,7 @@ from typing import Annotated, NoReturn
 import typer
 
 from ..digest import Cancel
-from ..errors import ExitCode, Lang, Refused, SwrbatchError, UsageError
+from ..errors import ExitCode, Lang, Refused, SwrbatchError, UsageError, printable
 
 
 class Format(enum.StrEnum):
@@ -47,6 +47,12 @@ AccountOption = Annotated[
     str | None, typer.Option("--account", metavar="NAME", help="The account of the actor (default the store's).")
 ]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Say what would change, and change nothing.")]
+ManifestsOption = Annotated[
+    str | None, typer.Option("--manifests", metavar="DIR", help="Carry out triggers in the Kubernetes manifests there.")
+]
+PatchOnly = Annotated[
+    bool, typer.Option("--patch-only", help="Leave the manifests as they are; write patches for kubectl beside them.")
+]
 Limit = Annotated[int, typer.Option("--limit", min=1, max=1000, help="Rows of a page.")]
 Marker = Annotated[str, typer.Option("--marker", metavar="NAME", help="The last row of the page before.")]
 
@@ -56,6 +62,14 @@ def store_path(given: str | None) -> str:
     if given == "":
         raise UsageError("--store is empty: name a folder (is a variable unset?)")
     return given or os.environ.get("SWRBATCH_STORE") or DEFAULT_STORE
+
+
+def check_manifests(manifests: str | None, patch_only: bool) -> None:
+    """UsageError unless --manifests names a folder, if it is given; --patch-only needs it."""
+    if manifests is None and patch_only:
+        raise UsageError("--patch-only is about --manifests DIR: name the folder")
+    if manifests is not None and not os.path.isdir(manifests):
+        raise UsageError(f"--manifests {printable(manifests)} is no folder")
 
 
 def lang(value: Language) -> Lang:

@@ -18,8 +18,11 @@ from .options import (
     FormatOption,
     LangOption,
     Language,
+    ManifestsOption,
+    PatchOnly,
     UserOption,
     cancelled_by_signals,
+    check_manifests,
     exits,
     lang,
     show,
@@ -52,6 +55,8 @@ def sync(
     create_org: Annotated[
         bool, typer.Option("--create-org/--no-create-org", help="Create missing organizations, within the quota.")
     ] = True,
+    manifests: ManifestsOption = None,
+    patch_only: PatchOnly = False,
     dry_run: DryRun = False,
     user: UserOption = None,
     account: AccountOption = None,
@@ -64,8 +69,10 @@ def sync(
     """
     from ..store import DEFAULT_ACCOUNT, Store, current_actor
     from ..sync import sync_stores
+    from ..triggers import run_triggers
 
     with exits(lang(lang_)), ExitStack() as stack:
+        check_manifests(manifests, patch_only)
         opened = stack.enter_context(Store(source))
         if dry_run and not Store.exists(to):
             raise UsageError(f"{to} is no store yet: a dry run needs one (swrbatch init --store {to})")
@@ -83,24 +90,27 @@ def sync(
             dry_run=dry_run,
             cancel=cancel,
         )
-    show(_json(done, dry_run) if format is Format.JSON else _text(done, dry_run, lang(lang_)))
+        set_off: list[Any] = []
+        if manifests is not None and not dry_run:
+            set_off = run_triggers(target, manifests, actor=actor, patch_only=patch_only, cancel=cancel)
+    show(_json(done, set_off, dry_run) if format is Format.JSON else _text(done, set_off, dry_run, lang(lang_)))
     rejected = any(each.status == "rejected" for each in done)
     raise typer.Exit(int(ExitCode.REJECTED if rejected else ExitCode.OK))
 
 
-def _json(done: list[Any], dry_run: bool) -> str:
+def _json(done: list[Any], set_off: list[Any], dry_run: bool) -> str:
     names = ("code", "severity", "place", "message", "message_zh", "way_out", "way_out_zh")
     rows = []
     for each in done:
         row = asdict(each)
         row["issues"] = [{name: getattr(found, name) for name in names} for found in each.issues]
         rows.append(row)
-    return json.dumps({"dry_run": dry_run, "images": rows}, ensure_ascii=False)
+    return json.dumps({"dry_run": dry_run, "images": rows, "triggers": [asdict(run) for run in set_off]}, ensure_ascii=False)
 
 
-def _text(done: list[Any], dry_run: bool, language: Lang) -> str:
+def _text(done: list[Any], set_off: list[Any], dry_run: bool, language: Lang) -> str:
     from ..sizes import counted, format_size
-    from .text import table, word
+    from .text import table, trigger_lines, word
 
     moved = [each for each in done if each.status != "unchanged"]
     parts = []
@@ -114,4 +124,4 @@ def _text(done: list[Any], dry_run: bool, language: Lang) -> str:
     same = len(done) - len(moved)
     copied = format_size(sum(each.bytes for each in done))
     parts.append(f"{counted(len(done), 'image')}, {same} unchanged, {copied} {'would be ' if dry_run else ''}copied")
-    return "\n".join(parts)
+    return "\n".join([*parts, *trigger_lines(set_off)])

@@ -5,11 +5,15 @@ from __future__ import annotations
 import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING
 
 from ..errors import Lang, printable
 from ..results import IssueRow
 from ..sizes import format_size
 from ..tables import RunResult
+
+if TYPE_CHECKING:
+    from ..triggers import TriggerRun
 
 _LISTED = 60
 _ZH = {
@@ -68,6 +72,14 @@ def summary(result: RunResult, language: Lang) -> str:
     """A run: its images, every rejection with its way out, the warnings, and the totals."""
     parts = [_images(result, language), _rejections(result, language), _warnings(result, language), _totals(result, language)]
     return "\n\n".join(part for part in parts if part)
+
+
+def trigger_lines(runs: Sequence[TriggerRun]) -> list[str]:
+    """What triggers did, one a line."""
+    return [
+        f"trigger {run.trigger} {run.name}: " + (f"failed: {run.error}" if run.error else ", ".join(run.files) or "right already")
+        for run in runs
+    ]
 
 
 def _images(result: RunResult, language: Lang) -> str:
