@@ -210,7 +210,8 @@ class _Batch:
         self.rules = LoadRules(
             on_conflict=options.on_conflict, create_org=options.create_org, profile=options.profile, defaults=defaults
         )
-        self.planned = LoadState(settings=dict(defaults))
+        # Of a store that is there its own settings count, and only what it has not set is taken from the defaults.
+        self.planned = LoadState(settings={} if store is not None else dict(defaults))
         self.seen: dict[str, tuple[str, str, bool]] = {}
         self.archives: list[ArchiveRow] = []
         self.images: list[ImageRow] = []

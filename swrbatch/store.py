@@ -169,14 +169,14 @@ class Store:
     def init(self, *, actor: Actor | None = None, **given: str | int | None) -> dict[str, str]:
         """Set what is given (`initial_settings` by name) and the defaults of the rest; what is set stays. Returns all settings.
 
-        `actor` (by default whoever runs this) becomes the administrator of the store's account if it has none. A store that has
-        another value already is a `UsageError`; but administrators can change the quota of organizations (guide 9.1.5) and the
-        profile that imports must have (others: `Refused`).
+        `actor` becomes the administrator of the store's account if it has none; without an actor, whoever makes the account's
+        first organization will. A store that has another value already is a `UsageError`; but the quota of organizations (guide
+        9.1.5) and the profile that imports must have can be changed, by an `actor` who is an administrator (others: `Refused`).
         """
         chosen = {name: str(value) for name, value in given.items() if value is not None}
-        account = self.settings().get("account") or chosen.get("account") or DEFAULT_ACCOUNT
-        with acting(self.ledger, actor or current_actor(account, None)) as act:
-            return set_up(act, chosen, initial_settings(**given), place=self.path)  # type: ignore[arg-type]
+        defaults = initial_settings(**given)  # type: ignore[arg-type]
+        with acting(self.ledger, actor or current_actor(DEFAULT_ACCOUNT, None)) as act:
+            return set_up(act, chosen, defaults, place=self.path, asserted=actor is not None)
 
     # --- loading -----------------------------------------------------------------------------------------------------
 

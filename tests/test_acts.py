@@ -21,6 +21,8 @@ from typer.testing import CliRunner
 
 import swrbatch.ledger
 from swrbatch import Store, import_archives
+from swrbatch.audit import report
+from swrbatch.audit.dataset import Dataset
 from swrbatch.audit.reconcile import reconcile
 from swrbatch.cli import app
 from swrbatch.cts import Actor
@@ -217,8 +219,8 @@ def test_events_tell_before_and_after(console: Console) -> None:
     console.ok("repo edit team/app --category 数据库 --description 说明", user="ed")
     name, _, _, request, response = console.last()
     assert (name, request) == ("updateImageRepository", {"category": "database", "description": "说明"})
-    assert response["before"] == {"is_public": False, "category": "other", "description": ""}
-    assert response["after"] == {"is_public": False, "category": "database", "description": "说明"}
+    assert response["before"] == {"category": "other", "description": ""}
+    assert response["after"] == {"category": "database", "description": "说明"}
     console.ok("share add team/app --with rival --until 2100-01-01T00:00:00Z --description ours", user="max")
     console.ok("share edit team/app --with rival --until forever", user="max")
     name, resource, _, request, response = console.last()
@@ -230,6 +232,31 @@ def test_events_tell_before_and_after(console: Console) -> None:
     assert console.last()[4]["after"] == {
         "name": "other", "account": "acme", "owner": "ed", "created": console.events()[-1]["time"], "repositories": 0,
     }  # fmt: skip
+
+
+def test_the_report_tells_who_may_use_what(console: Console) -> None:
+    for line in (
+        "grant set --org team --to ed --level manage", "grant revoke --repo team/app --to rex --confirm DELETE", SHARED,
+        "share add team/app --with other --until 2100-01-01T00:00:00Z", "repo edit team/app --category linux",
+        "repo create team/open --public",
+    ):  # fmt: skip
+        console.ok(line)
+    console.refused("grant set --org team --to nobody --level manage", "permission-denied", user="nobody")
+    dataset = str(console.folder / "trail")
+    console_export = ["audit", "export", "--store", str(console.store), "--to", dataset]
+    assert CliRunner().invoke(app, console_export).exit_code == 0
+    for now, state in ((2**41, "open"), (2**42, "past")):
+        built = report.build([Dataset(dataset)], now=now)
+        told = {(r.kind, r.resource, r.subject, r.before, r.after, r.done) for r in built.rows("access_changes")}
+        assert {
+            ("permission", "team", "ed", "none", "edit", True), ("permission", "team", "ed", "edit", "manage", True),
+            ("permission", "team", "nobody", "none", "manage", False), ("permission", "team/app", "rex", "read", "none", True),
+            ("share", "team/app", "rival", "none", "read, forever", True),
+            ("visibility", "team/open", None, "none", "public", True),
+        } <= told  # fmt: skip
+        assert {kind for kind, resource, *_ in told if resource == "team/app"} == {"permission", "share"}
+        found = {(r.resource, r.subject, r.state) for r in built.rows("exposures")}
+        assert found == {("team/app", "rival", "forever"), ("team/app", "other", state), ("team/open", None, "public")}
 
 
 @pytest.mark.parametrize(

@@ -1026,7 +1026,8 @@ def test_a_ledger_of_the_first_version_is_upgraded(loaded: Path, tmp_path: Path)
     with tampering(old) as connection:
         connection.execute(f"ATTACH '{loaded / 'ledger.db'}' AS source")
         for table in tables:
-            connection.execute(f"INSERT INTO {table} SELECT * FROM source.{table}")
+            columns = ", ".join(f'"{row[1]}"' for row in connection.execute(f"PRAGMA main.table_info({table})"))
+            connection.execute(f"INSERT INTO {table} SELECT {columns} FROM source.{table}")
         assert connection.execute("SELECT version_num FROM alembic_version").fetchone() == ("0001",)
     assert events_of(old) == events_of(loaded)
     with tampering(old) as connection:

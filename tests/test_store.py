@@ -195,6 +195,14 @@ def test_a_user_has_a_quota_of_organizations(tmp_path: Path) -> None:
     assert len(check_sound(store)) == 5
 
 
+def test_a_check_against_a_store_knows_its_quota(tmp_path: Path) -> None:
+    init(tmp_path / "store", org_quota=1)
+    paths = [archive(tmp_path / f"{n}.tar", n, f"{HOST}/org{n}/app:v1") for n in range(2)]
+    with Store(tmp_path / "store") as store:
+        assert codes(check_archives(paths, store=store)) == ["organization-quota"]
+    assert codes(import_archives(paths, tmp_path / "store")) == ["organization-quota"]
+
+
 def test_one_image_with_many_names_keeps_to_the_quota(tmp_path: Path) -> None:
     store = tmp_path / "store"
     init(store, org_quota=2)

@@ -133,20 +133,19 @@ def _table(target: Target) -> tuple[Any, Any, int]:
     return organization_grants, organization_grants.c.organization_id, target.organization_id
 
 
-def _level(connection: Connection, table: Any, column: Any, key: int, account: str, user: str) -> Level:
-    statement = select(table.c.level).where(column == key, table.c.account == account, table.c.user == user)
-    return Level(connection.execute(statement).scalar() or 0)
-
-
 def set_grant(act: Acting, path: str, user: str, level: Level) -> Change:
-    """Give a user of the account a level on an organization or a repository, in place of the one they have there."""
+    """Give a user of the account a level on an organization or a repository, in place of the one they have there.
+
+    Refused: organization-unknown, repository-unknown.
+    """
     request = {"name": path, "user": user, "level": level.name.lower()}
     act.begins(*_grant_event("create", path), request)
     target = find(act.connection, act.actor, path, act.now)
-    before, where = _required(act, target, user, Act.REPO_GRANT_SET if "/" in path else Act.ORG_GRANT_SET)
-    table, column, key = where
+    before = _granted(act.connection, target, user)
     if before is not Level.NONE:
         act.begins(*_grant_event("update", path), request)
+    act.require(Act.REPO_GRANT_SET if "/" in path else Act.ORG_GRANT_SET, target.facts)
+    table, column, key = _table(target)
     if before is Level.NONE:
         values = {column.name: key, "account": target.account, "user": user, "level": int(level)}
         act.connection.execute(insert(table).values(**values))
@@ -158,20 +157,27 @@ def set_grant(act: Acting, path: str, user: str, level: Level) -> Change:
 
 
 def revoke_grant(act: Acting, path: str, user: str) -> Change:
-    """Take a user's grant on an organization or a repository away; unchanged when there is none."""
+    """Take a user's grant on an organization or a repository away; unchanged when there is none.
+
+    Refused: organization-unknown, repository-unknown.
+    """
     act.begins(*_grant_event("delete", path), {"name": path, "user": user})
     target = find(act.connection, act.actor, path, act.now)
-    before, where = _required(act, target, user, Act.REPO_GRANT_REVOKE if "/" in path else Act.ORG_GRANT_REVOKE)
-    table, column, key = where
+    act.require(Act.REPO_GRANT_REVOKE if "/" in path else Act.ORG_GRANT_REVOKE, target.facts)
+    table, column, key = _table(target)
+    before = _granted(act.connection, target, user)
     act.connection.execute(delete(table).where(column == key, table.c.account == target.account, table.c.user == user))
     status: Status = "unchanged" if before is Level.NONE else "deleted"
     return act.changed(status, "grant", before=_grant(target, user, before), after=None)
 
 
-def _required(act: Acting, target: Target, user: str, what: Act) -> tuple[Level, tuple[Any, Any, int]]:
-    act.require(what, target.facts)
-    table, column, key = where = _table(target)
-    return _level(act.connection, table, column, key, target.account, user), where
+def _granted(connection: Connection, target: Target, user: str) -> Level:
+    """The level that a user has been granted there; none on a repository that is not there."""
+    if "/" in target.facts.name and target.repository_id is None:
+        return Level.NONE
+    table, column, key = _table(target)
+    statement = select(table.c.level).where(column == key, table.c.account == target.account, table.c.user == user)
+    return Level(connection.execute(statement).scalar() or 0)
 
 
 def _grant_event(verb: str, path: str) -> tuple[str, str]:
@@ -183,7 +189,7 @@ def _grant(target: Target, user: str, level: Level) -> Mapping[str, Any] | None:
 
 
 def list_grants(act: Acting, path: str, *, limit: int, marker: str = "") -> list[dict[str, Any]]:
-    """The grants on an organization or a repository, those of its organization with it: account, user, level, on; by user.
+    """The grants on an organization or a repository, by user: name (of what they are on), account, user, level.
 
     `limit` rows at most, behind the user `marker`.
     """

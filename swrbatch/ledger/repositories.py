@@ -47,6 +47,7 @@ def create_repository(act: Acting, path: str, *, naming: Naming = "guide", **att
 def edit_repository(act: Acting, path: str, **attributes: Any) -> Change:
     """Set attributes: `is_public`, `category` (of `policy.CATEGORIES`), `description`; those that are None stay.
 
+    Before and after hold what changed.
     Refused: organization-unknown, repository-unknown, description-too-long.
     """
     given = _given(attributes)
@@ -56,11 +57,11 @@ def edit_repository(act: Acting, path: str, **attributes: Any) -> Change:
     key = known_repository(target)
     _check(path, given)
     before = attributes_of(act, key)
-    after = {**before, **given}
-    if after == before:
-        return act.changed("unchanged", "repository", before=before, after=after)
-    act.connection.execute(update(repositories).where(repositories.c.id == key).values(**given))
-    return act.changed("updated", "repository", before=before, after=after)
+    after = {name: value for name, value in given.items() if before[name] != value}
+    if not after:
+        return act.changed("unchanged", "repository", before=before, after=before)
+    act.connection.execute(update(repositories).where(repositories.c.id == key).values(**after))
+    return act.changed("updated", "repository", before={name: before[name] for name in after}, after=after)
 
 
 def _given(attributes: dict[str, Any]) -> dict[str, Any]:
