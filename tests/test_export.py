@@ -7,12 +7,15 @@ stored as gzip, as zstd and plain.
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import gzip
 import hashlib
 import io
 import json
 import os
+import resource
 import shutil
+import signal
 import subprocess
 import sys
 import tarfile
@@ -522,6 +525,51 @@ def test_what_stands_there_is_replaced(small: Path, tmp_path: Path) -> None:
     assert not [path for path in tmp_path.iterdir() if path.name.startswith(".")]
 
 
+@pytest.mark.parametrize("form", FORMS)
+def test_what_a_killed_export_left_is_swept(small: Path, tmp_path: Path, form: str) -> None:
+    """But not what a running one writes, nor another file."""
+    out = tmp_path / "out"
+    out.mkdir()
+    child = os.fork()
+    if child == 0:
+
+        def hook(reached: str) -> None:
+            if reached == "export:rename:before":
+                os.kill(os.getpid(), signal.SIGKILL)
+
+        faults.hook = hook
+        export(small, ["team/app:v1"], out / "x", form)
+        os._exit(0)
+    assert os.waitpid(child, 0)[1] == signal.SIGKILL
+    (left,) = out.iterdir()
+    assert left.name.startswith(".x.") and events_of(small) == []
+    (out / ".x.other").write_text("mine")
+    export(small, ["team/app:v1"], out / "x", form)
+    assert left.exists()  # it could have been begun just now
+    os.utime(left, (1, 1))
+    fd = os.open(left, os.O_RDONLY)
+    fcntl.flock(fd, fcntl.LOCK_EX)
+    export(small, ["team/app:v1"], out / "x", form)
+    assert left.exists()
+    os.close(fd)
+    export(small, ["team/app:v1"], out / "x", form)
+    assert {path.name for path in out.iterdir()} == {".x.other", "x"}
+
+
+def test_a_closed_standard_output_is_no_file_of_the_store(small: Path) -> None:
+    """With descriptor 1 free, the ledger could get it."""
+    before = check_sound(small)
+    argv = [sys.executable, "-m", "swrbatch", "export", "team/app:v1", "--store", str(small), "--to", "-"]
+    done = subprocess.run(
+        ["sh", "-c", 'exec "$@" >&-', "sh", *argv],
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        stderr=subprocess.PIPE,
+        timeout=60,
+    )
+    assert done.returncode == 2 and b"standard output is closed" in done.stderr
+    assert check_sound(small) == before
+
+
 def test_destinations_that_do_not_fit(small: Path, tmp_path: Path) -> None:
     (tmp_path / "folder").mkdir()
     (tmp_path / "folder" / "mine.txt").write_text("mine")
@@ -530,6 +578,7 @@ def test_destinations_that_do_not_fit(small: Path, tmp_path: Path) -> None:
     cases = [
         ("folder", "docker-archive", "is a folder"),
         ("pipe", "docker-archive", "no regular file"),
+        ("new/", "docker-archive", "is a folder"),
         ("store/x.tar", "docker-archive", "within the store"),
         ("store", "oci-dir", "within the store"),
         ("folder", "oci-dir", "something else than an OCI layout"),
@@ -538,7 +587,7 @@ def test_destinations_that_do_not_fit(small: Path, tmp_path: Path) -> None:
     before = folder_files(tmp_path / "folder")
     for to, form, said in cases:
         with pytest.raises(UsageError, match=said):
-            export(small, ["team/app:v1"], tmp_path / to, form)
+            export(small, ["team/app:v1"], f"{tmp_path}/{to}", form)
     for to, form, more, said in (
         ("-", "oci-dir", {}, "standard output"),
         ("", "oci-archive", {}, "empty"),
@@ -554,14 +603,10 @@ def test_destinations_that_do_not_fit(small: Path, tmp_path: Path) -> None:
 
 
 def test_a_full_disk_is_told_and_leaves_nothing(small: Path, tmp_path: Path) -> None:
-    import resource
-
     (tmp_path / "out").mkdir()
 
     def little() -> None:
         resource.setrlimit(resource.RLIMIT_FSIZE, (8 << 10, 8 << 10))
-        import signal
-
         signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 
     with Store(small):
