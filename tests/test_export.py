@@ -29,7 +29,7 @@ from typing import Any, Final
 import pytest
 from sqlalchemy import select as sql_select
 
-from conftest import ROOT, Engine
+from conftest import ROOT, Engine, unavailable
 from imagetar import HELLO, Image, Layer, crane, docker25, docker_legacy
 from swrbatch import Store, StoreError, UsageError, faults, import_archives
 from swrbatch.audit.traces import event_flag
@@ -302,6 +302,27 @@ def test_a_docker_engine_loads_it(shop: Shop, dockerd: Engine, tmp_path: Path, f
             assert tuple(inspected["RootFS"].get("Layers") or ()) == row.diff_ids
     finally:
         dockerd.run("rmi", "-f", *(row.reference for row in rows))
+
+
+@pytest.mark.parametrize("form", ARCHIVES)
+def test_containerd_imports_and_unpacks_it(
+    shop: Shop, dockerd: Engine, peer: Callable[[str], str], tmp_path: Path, form: str
+) -> None:
+    """The OCI side, which newer docker engines load too: every name, and contents that are what the configs say."""
+    rows = [row for layers in ("gzip", "zstd", "none") for row in by_layers(shop, layers)[::3]]
+    export(shop.path, names_of(rows), tmp_path / "a.tar", form)
+    socket = Path(dockerd.env["DOCKER_HOST"].removeprefix("unix://")).parent / "exec/containerd/containerd.sock"
+    if not socket.exists():
+        unavailable("the engine has no containerd of its own")
+    ctr = [peer("ctr"), "--address", str(socket), "--namespace", f"swrbatch-{form}", "images"]
+    # Unpacking compares each layer's content with its diff_id.
+    done = subprocess.run(
+        [*ctr, "import", "--snapshotter", "native", str(tmp_path / "a.tar")], capture_output=True, text=True, timeout=120
+    )
+    assert done.returncode == 0, done.stderr
+    listed = subprocess.run([*ctr, "ls", "-q"], capture_output=True, text=True, timeout=60).stdout.split()
+    assert sorted(listed) == sorted(row.reference for row in rows)
+    subprocess.run([*ctr, "rm", *listed], capture_output=True, check=True, timeout=60)
 
 
 Podman = Callable[..., subprocess.CompletedProcess[str]]
