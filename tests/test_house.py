@@ -29,6 +29,7 @@ ORDER = [
     "yamltree",
     "manifests",
     "workloads",
+    "patches",
     "cts",
     "layout",
     "ledger",
