@@ -12,10 +12,13 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import fcntl
 import os
 import secrets
 import shutil
+import sys
 import tarfile
+import time
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Final, Protocol
@@ -30,6 +33,7 @@ STREAM: Final = "-"
 LAYOUT_FILES: Final = frozenset({"blobs", "index.json", "oci-layout"})
 _AT_FDCWD: Final = -100
 _RENAME_EXCHANGE: Final = 2
+_JUST_NOW: Final = 60.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,14 +102,16 @@ class NewFile:
 
     def __init__(self, path: str) -> None:
         self.path = os.path.realpath(path)
-        if os.path.isdir(self.path):
+        if os.path.isdir(self.path) or path.endswith("/"):
             raise UsageError(f"--to {printable(path)} is a folder: name a file in it")
         if os.path.lexists(self.path) and not os.path.isfile(self.path):
             raise UsageError(f"--to {printable(path)} is no regular file: name a file, or - for standard output")
         self._beside = _name_beside(self.path)
         self._put = False
         with write_errors(path):
+            _sweep(self.path)
             self._fd = os.open(self._beside, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
+            fcntl.flock(self._fd, fcntl.LOCK_EX)
 
     def write(self, pieces: Iterable[bytes | Patch]) -> int:
         size = _write_pieces(self._fd, self.path, pieces)
@@ -140,7 +146,10 @@ class NewFolder:
         self._beside = _name_beside(self.path)
         self._put = False
         with write_errors(path):
+            _sweep(self.path)
             os.mkdir(self._beside)
+            self._fd = os.open(self._beside, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+            fcntl.flock(self._fd, fcntl.LOCK_EX)
 
     def add(self, member: Member) -> int:
         """Write a file into the folder; its size in bytes."""
@@ -173,6 +182,9 @@ class NewFolder:
     def discard(self) -> None:
         shutil.rmtree(self.path if self._put else self._beside, ignore_errors=True)
 
+    def close(self) -> None:
+        os.close(self._fd)
+
 
 class Stream:
     """Standard output. Nothing can be taken back: whoever writes here makes sure before that all can be read."""
@@ -180,6 +192,9 @@ class Stream:
     seekable = False
 
     def __init__(self) -> None:
+        if sys.__stdout__ is None:
+            # It is closed: another file of ours may have got its number.
+            raise UsageError("standard output is closed: name a file with --to")
         if os.isatty(1):
             raise UsageError("an archive is nothing for a terminal: name a file with --to, or send the output somewhere")
 
@@ -218,6 +233,8 @@ def folder_target(to: str) -> Iterator[NewFolder]:
     except BaseException:
         target.discard()
         raise
+    finally:
+        target.close()
 
 
 def _write_pieces(fd: int, path: str, pieces: Iterable[bytes | Patch]) -> int:
@@ -238,6 +255,23 @@ def _write_pieces(fd: int, path: str, pieces: Iterable[bytes | Patch]) -> int:
 def _name_beside(path: str) -> str:
     # A leading dot: whoever reads the folder meanwhile passes it over.
     return os.path.join(os.path.dirname(path), f".{os.path.basename(path)[:200]}.{secrets.token_hex(6)}.tmp")
+
+
+def _sweep(path: str) -> None:
+    """Remove what killed exports to this place left. Who writes holds a lock; one that was begun just now may not have it yet."""
+    folder, name = os.path.split(path)
+    for left in os.listdir(folder):
+        beside = os.path.join(folder, left)
+        if not (left.startswith(f".{name[:200]}.") and left.endswith(".tmp")):
+            continue
+        with contextlib.suppress(OSError):
+            fd = os.open(beside, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+            try:
+                fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                if time.time() - os.fstat(fd).st_mtime > _JUST_NOW:
+                    shutil.rmtree(beside) if os.path.isdir(beside) else os.unlink(beside)
+            finally:
+                os.close(fd)
 
 
 def _sync_folder(path: str) -> None:

@@ -20,9 +20,10 @@ from .ledger.events import append_events
 from .ledger.schema import organizations, repositories
 from .ledger.triggers import end_run, next_run
 from .manifests import KINDS, Workload
+from .patches import write_patch
 from .policy import Reference
 from .store import Store, now_ms
-from .workloads import UpdateResult, update_images, write_patch
+from .workloads import UpdateResult, update_images
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

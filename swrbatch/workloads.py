@@ -16,7 +16,6 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
-import json
 import os
 import secrets
 import stat
@@ -25,7 +24,7 @@ from collections.abc import Sequence as SequenceType
 from dataclasses import dataclass
 
 from .errors import printable
-from .manifests import PATCH_SUFFIX, ManifestFile, Refused, SkippedFile, Use, Workload, read_file, walk
+from .manifests import ManifestFile, Refused, SkippedFile, Use, Workload, read_file, walk
 from .policy import Reference
 from .yamltree import Alias, BadYaml, Mapping, Node, Scalar, Sequence, read_tree, replacement, shape
 
@@ -46,7 +45,7 @@ class ImageEdit:
 class UpdateResult:
     """What became of an update. With an `error` nothing was changed, but for `changed` when a disk failed in between.
 
-    `unchanged` images were right already. `patch` is the path of the patch file that was written, "" for none.
+    `unchanged` images were right already. `patch` is the path of a patch file (see `patches`), "" for none.
     """
 
     changed: tuple[ImageEdit, ...] = ()
@@ -72,8 +71,8 @@ def update_images(
     skipped: list[SkippedFile] = []
     done: list[ImageEdit] = []
     unchanged: tuple[ImageEdit, ...] = ()
-    with _told(folder) as error, _alone(folder):
-        files = _find(folder, workload, image, containers, skipped)
+    with told(folder) as error, alone(folder):
+        files = find(folder, workload, image, containers, skipped)
         plans = [(file, *_plan(file, image)) for file in files]
         unchanged = tuple(edit for _, _, edits in plans for edit in edits if edit.before == edit.after)
         wanted = [(file, text, [e for e in edits if e.before != e.after]) for file, text, edits in plans if text != file.text]
@@ -86,35 +85,8 @@ def update_images(
     return UpdateResult(changed=tuple(done), unchanged=unchanged, skipped=tuple(skipped), error="".join(error))
 
 
-def write_patch(
-    folder: str, workload: Workload, image: Reference, containers: SequenceType[str] = (), *, to: str, dry_run: bool = False
-) -> UpdateResult:
-    """Leave the manifests as they are, and write a strategic merge patch of the same containers into the folder `to`.
-
-    `kubectl patch deployment NAME -n NAMESPACE --patch-file FILE` applies it. The file is named after the workload; one that
-    holds the same already is left alone. `changed` and `unchanged` tell what the manifests have.
-    """
-    skipped: list[SkippedFile] = []
-    edits: list[ImageEdit] = []
-    path = os.path.join(to, f"{workload.kind.lower()}.{workload.namespace}.{workload.name}{PATCH_SUFFIX}")
-    with _told(folder) as error:
-        for file in _find(folder, workload, image, containers, skipped):
-            edits += [_edit(file, start, text, use, image) for start, text, _, uses in file.found for use in uses]
-        data = patch_text(workload, image, edits).encode()
-        if not dry_run and not _holds(path, data):
-            os.makedirs(to, exist_ok=True)
-            _put(_prepare(path, data, None), path)
-    return UpdateResult(
-        changed=tuple(edit for edit in edits if edit.before != edit.after),
-        unchanged=tuple(edit for edit in edits if edit.before == edit.after),
-        skipped=tuple(skipped),
-        error="".join(error),
-        patch="" if error else path,
-    )
-
-
 @contextlib.contextmanager
-def _told(folder: str) -> Iterator[list[str]]:
+def told(folder: str) -> Iterator[list[str]]:
     """What ends the block as one text in a list; the list is empty when nothing does."""
     error: list[str] = []
     try:
@@ -125,28 +97,10 @@ def _told(folder: str) -> Iterator[list[str]]:
         error.append(f"{printable(e.filename2 or e.filename or folder)}: {e.strerror or e}")
 
 
-def patch_text(workload: Workload, image: Reference, edits: SequenceType[ImageEdit]) -> str:
-    """The patch: YAML whose lists Kubernetes merges by the containers' names."""
-    lines = ["apiVersion: apps/v1", f"kind: {workload.kind}", "metadata:", f"  name: {_quoted(workload.name)}"]
-    lines += [f"  namespace: {_quoted(workload.namespace)}", "spec:", "  template:", "    spec:"]
-    for key, init in (("containers", False), ("initContainers", True)):
-        names = dict.fromkeys(edit.container for edit in edits if edit.init == init)
-        if names:
-            lines.append(f"      {key}:")
-        for name in names:
-            lines += [f"        - name: {_quoted(name)}", f"          image: {_quoted(str(image))}"]
-    return "\n".join(lines) + "\n"
-
-
-def _quoted(text: str) -> str:
-    # JSON's strings are YAML's; without quotes a name such as "1" or "on" would be no text.
-    return json.dumps(text)
-
-
 # --- finding -------------------------------------------------------------------------------------------------------------
 
 
-def _find(
+def find(
     folder: str, workload: Workload, image: Reference, containers: SequenceType[str], skipped: list[SkippedFile]
 ) -> list[ManifestFile]:
     """The files with the workload in them and the containers to be updated; refused when there is none."""
@@ -191,7 +145,8 @@ def repository_of(image: str) -> str:
 # --- editing -------------------------------------------------------------------------------------------------------------
 
 
-def _edit(file: ManifestFile, start: int, text: str, use: Use, image: Reference) -> ImageEdit:
+def edit_of(file: ManifestFile, start: int, use: Use, image: Reference) -> ImageEdit:
+    """What setting the image of a container changes; `start` is where its document begins."""
     line = file.text.count("\n", 0, start + use.written.start) + 1
     return ImageEdit(file=file.name, line=line, container=use.container, init=use.init, before=use.scalar.value, after=str(image))
 
@@ -201,7 +156,7 @@ def _plan(file: ManifestFile, image: Reference) -> tuple[str, list[ImageEdit]]:
     edits: list[ImageEdit] = []
     changes: list[tuple[int, int, str]] = []
     for start, text, roots, uses in file.found:
-        edits += [_edit(file, start, text, use, image) for use in uses]
+        edits += [edit_of(file, start, use, image) for use in uses]
         nodes: dict[Node, str] = {}
         for scalar in dict.fromkeys(use.scalar for use in uses):
             if scalar.value == str(image):
@@ -211,6 +166,8 @@ def _plan(file: ManifestFile, image: Reference) -> tuple[str, list[ImageEdit]]:
             mine = [use for use in uses if use.scalar is scalar]
             for node in _places(file, start, roots, scalar, mine):
                 nodes[node] = str(image)
+        if not nodes:
+            continue
         try:
             made = [replacement(text, node, value) for node, value in nodes.items()]
             edited = _applied(text, made)
@@ -282,7 +239,7 @@ def _refusal(file: ManifestFile, start: int, node: Node, what: str) -> Refused:
 
 
 @contextlib.contextmanager
-def _alone(folder: str) -> Iterator[None]:
+def alone(folder: str) -> Iterator[None]:
     """Hold the folder against other updates: each reads what the one before wrote."""
     fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
@@ -303,13 +260,13 @@ def _replace_all(wanted: SequenceType[tuple[ManifestFile, str, list[ImageEdit]]]
     try:
         for file, text, _ in wanted:
             data = (("\ufeff" if file.bom else "") + text).encode()
-            temporary.append(_prepare(file.path, data, file.state))
+            temporary.append(prepare(file.path, data, file.state))
         for (file, _, edits), path in zip(wanted, temporary, strict=True):
             now = os.lstat(file.path)
             seen = file.state
             if (now.st_ino, now.st_mtime_ns, now.st_size) != (seen.st_ino, seen.st_mtime_ns, seen.st_size):
                 raise Refused(f"{file.name} was changed by another program meanwhile: run again")
-            _put(path, file.path)
+            put(path, file.path)
             done += edits
     finally:
         for path in temporary:
@@ -317,7 +274,7 @@ def _replace_all(wanted: SequenceType[tuple[ManifestFile, str, list[ImageEdit]]]
                 os.unlink(path)
 
 
-def _prepare(path: str, data: bytes, like: os.stat_result | None) -> str:
+def prepare(path: str, data: bytes, like: os.stat_result | None) -> str:
     """A synced file beside `path` with this content, and with mode and owner of `like`; its path."""
     temporary = os.path.join(os.path.dirname(path), f".{os.path.basename(path)[:200]}.{secrets.token_hex(6)}.tmp")
     fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600 if like else 0o666)
@@ -337,18 +294,10 @@ def _prepare(path: str, data: bytes, like: os.stat_result | None) -> str:
     return temporary
 
 
-def _put(temporary: str, path: str) -> None:
+def put(temporary: str, path: str) -> None:
     os.rename(temporary, path)
     fd = os.open(os.path.dirname(path) or ".", os.O_RDONLY | os.O_DIRECTORY)
     try:
         os.fsync(fd)
     finally:
         os.close(fd)
-
-
-def _holds(path: str, data: bytes) -> bool:
-    try:
-        with open(path, "rb") as f:
-            return f.read(len(data) + 1) == data
-    except FileNotFoundError:
-        return False

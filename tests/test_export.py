@@ -7,12 +7,15 @@ stored as gzip, as zstd and plain.
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import gzip
 import hashlib
 import io
 import json
 import os
+import resource
 import shutil
+import signal
 import subprocess
 import sys
 import tarfile
@@ -26,7 +29,7 @@ from typing import Any, Final
 import pytest
 from sqlalchemy import select as sql_select
 
-from conftest import ROOT, Engine
+from conftest import ROOT, Engine, unavailable
 from imagetar import HELLO, TAG, Image, Layer, crane, docker25, docker_legacy
 from swrbatch import Store, StoreError, UsageError, faults, import_archives
 from swrbatch.audit.traces import event_flag
@@ -303,6 +306,27 @@ def test_a_docker_engine_loads_it(shop: Shop, dockerd: Engine, tmp_path: Path, f
         dockerd.run("rmi", "-f", *(row.reference for row in rows))
 
 
+@pytest.mark.parametrize("form", ARCHIVES)
+def test_containerd_imports_and_unpacks_it(
+    shop: Shop, dockerd: Engine, peer: Callable[[str], str], tmp_path: Path, form: str
+) -> None:
+    """The OCI side, which newer docker engines load too: every name, and contents that are what the configs say."""
+    rows = [row for layers in ("gzip", "zstd", "none") for row in by_layers(shop, layers)[::3]]
+    export(shop.path, names_of(rows), tmp_path / "a.tar", form)
+    socket = Path(dockerd.env["DOCKER_HOST"].removeprefix("unix://")).parent / "exec/containerd/containerd.sock"
+    if not socket.exists():
+        unavailable("the engine has no containerd of its own")
+    ctr = [peer("ctr"), "--address", str(socket), "--namespace", f"swrbatch-{form}", "images"]
+    # Unpacking compares each layer's content with its diff_id.
+    done = subprocess.run(
+        [*ctr, "import", "--snapshotter", "native", str(tmp_path / "a.tar")], capture_output=True, text=True, timeout=120
+    )
+    assert done.returncode == 0, done.stderr
+    listed = subprocess.run([*ctr, "ls", "-q"], capture_output=True, text=True, timeout=60).stdout.split()
+    assert sorted(listed) == sorted(row.reference for row in rows)
+    subprocess.run([*ctr, "rm", *listed], capture_output=True, check=True, timeout=60)
+
+
 Podman = Callable[..., subprocess.CompletedProcess[str]]
 
 
@@ -524,6 +548,51 @@ def test_what_stands_there_is_replaced(small: Path, tmp_path: Path) -> None:
     assert not [path for path in tmp_path.iterdir() if path.name.startswith(".")]
 
 
+@pytest.mark.parametrize("form", FORMS)
+def test_what_a_killed_export_left_is_swept(small: Path, tmp_path: Path, form: str) -> None:
+    """But not what a running one writes, nor another file."""
+    out = tmp_path / "out"
+    out.mkdir()
+    child = os.fork()
+    if child == 0:
+
+        def hook(reached: str) -> None:
+            if reached == "export:rename:before":
+                os.kill(os.getpid(), signal.SIGKILL)
+
+        faults.hook = hook
+        export(small, ["team/app:v1"], out / "x", form)
+        os._exit(0)
+    assert os.waitpid(child, 0)[1] == signal.SIGKILL
+    (left,) = out.iterdir()
+    assert left.name.startswith(".x.") and events_of(small) == []
+    (out / ".x.other").write_text("mine")
+    export(small, ["team/app:v1"], out / "x", form)
+    assert left.exists()  # it could have been begun just now
+    os.utime(left, (1, 1))
+    fd = os.open(left, os.O_RDONLY)
+    fcntl.flock(fd, fcntl.LOCK_EX)
+    export(small, ["team/app:v1"], out / "x", form)
+    assert left.exists()
+    os.close(fd)
+    export(small, ["team/app:v1"], out / "x", form)
+    assert {path.name for path in out.iterdir()} == {".x.other", "x"}
+
+
+def test_a_closed_standard_output_is_no_file_of_the_store(small: Path) -> None:
+    """With descriptor 1 free, the ledger could get it."""
+    before = check_sound(small)
+    argv = [sys.executable, "-m", "swrbatch", "export", "team/app:v1", "--store", str(small), "--to", "-"]
+    done = subprocess.run(
+        ["sh", "-c", 'exec "$@" >&-', "sh", *argv],
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        stderr=subprocess.PIPE,
+        timeout=60,
+    )
+    assert done.returncode == 2 and b"standard output is closed" in done.stderr
+    assert check_sound(small) == before
+
+
 def test_destinations_that_do_not_fit(small: Path, tmp_path: Path) -> None:
     (tmp_path / "folder").mkdir()
     (tmp_path / "folder" / "mine.txt").write_text("mine")
@@ -532,6 +601,7 @@ def test_destinations_that_do_not_fit(small: Path, tmp_path: Path) -> None:
     cases = [
         ("folder", "docker-archive", "is a folder"),
         ("pipe", "docker-archive", "no regular file"),
+        ("new/", "docker-archive", "is a folder"),
         ("store/x.tar", "docker-archive", "within the store"),
         ("store", "oci-dir", "within the store"),
         ("folder", "oci-dir", "something else than an OCI layout"),
@@ -540,7 +610,7 @@ def test_destinations_that_do_not_fit(small: Path, tmp_path: Path) -> None:
     before = folder_files(tmp_path / "folder")
     for to, form, said in cases:
         with pytest.raises(UsageError, match=said):
-            export(small, ["team/app:v1"], tmp_path / to, form)
+            export(small, ["team/app:v1"], f"{tmp_path}/{to}", form)
     for to, form, more, said in (
         ("-", "oci-dir", {}, "standard output"),
         ("", "oci-archive", {}, "empty"),
@@ -556,14 +626,10 @@ def test_destinations_that_do_not_fit(small: Path, tmp_path: Path) -> None:
 
 
 def test_a_full_disk_is_told_and_leaves_nothing(small: Path, tmp_path: Path) -> None:
-    import resource
-
     (tmp_path / "out").mkdir()
 
     def little() -> None:
         resource.setrlimit(resource.RLIMIT_FSIZE, (8 << 10, 8 << 10))
-        import signal
-
         signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 
     with Store(small):

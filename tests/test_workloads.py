@@ -20,8 +20,9 @@ from hypothesis import strategies as st
 
 from swrbatch import UsageError
 from swrbatch.manifests import MAX_FILE, PATCH_SUFFIX, Workload
+from swrbatch.patches import patch_text, write_patch
 from swrbatch.policy import Reference
-from swrbatch.workloads import UpdateResult, patch_text, repository_of, update_images, write_patch
+from swrbatch.workloads import UpdateResult, repository_of, update_images
 from swrbatch.yamltree import BadYaml, read_tree, shape
 
 HOST = "swr.cn-north-1.example.com"
@@ -544,8 +545,31 @@ def test_patches(tmp_path: Path) -> None:
 
 
 def test_names_that_yaml_reads_as_something_else() -> None:
-    result = yaml.safe_load(patch_text(Workload("Deployment", "1"), NEW, []))
+    result = yaml.safe_load(patch_text(Workload("Deployment", "1"), {(False, "on"): str(NEW)}))
     assert result["metadata"]["name"] == "1"
+    assert result["spec"]["template"]["spec"] == {"containers": [{"name": "on", "image": str(NEW)}]}
+
+
+def test_a_patch_keeps_what_other_triggers_set(tmp_path: Path) -> None:
+    """Two triggers of one workload, of other containers: one patch, in any order the same."""
+    folder, other = write(tmp_path / "k8s", web=DEPLOYMENT), Reference(HOST, "team", "fluent", "v8")
+    made = []
+    for number, order in enumerate(([(NEW, []), (other, ["log"])], [(other, ["log"]), (NEW, [])])):
+        to = tmp_path / f"patches{number}"
+        for image, containers in order:
+            result = write_patch(os.fspath(folder), NGINX, image, containers, to=os.fspath(to))
+            assert result.error == ""
+        made.append(contents(to))
+    assert made[0] == made[1]
+    (text,) = made[0].values()
+    assert yaml.safe_load(text)["spec"]["template"]["spec"]["containers"] == [
+        {"name": "log", "image": str(other)},
+        {"name": "web", "image": str(NEW)},
+    ]
+    patch = Path(result.patch)
+    patch.write_text("not: [a patch")
+    assert "cannot be added to" in write_patch(os.fspath(folder), NGINX, NEW, to=os.fspath(to)).error
+    assert patch.read_text() == "not: [a patch"
 
 
 # --- the tree ----------------------------------------------------------------------------------------------------------
