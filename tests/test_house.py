@@ -41,6 +41,7 @@ ORDER = [
     "destination",
     "export",
     "login",
+    "sources",
     "staging",
     "prepare",
     "order",
@@ -50,6 +51,8 @@ ORDER = [
     "verify",
     "sweep",
     "audit",
+    "pipeline_file",
+    "pipeline",
     "cli",
 ]
 BANNED = ("utils", "helpers", "common", "core", "constants", "misc")

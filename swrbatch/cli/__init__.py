@@ -28,6 +28,7 @@ COMMANDS: Mapping[str, tuple[str, str]] = {
     "share": ("shares", "Sharing of private repositories with other accounts: add, list, edit, remove."),
     "trigger": ("triggers", "Triggers of repositories: add, list, edit, remove, history."),
     "sync": ("sync", "Copy images from one store to another, only what is missing there."),
+    "run": ("pipeline", "Bring a store to what a pipeline declares; --dry-run prints the plan."),
     "gc": ("sweep", "Remove blobs that nothing needs any more."),
     "admin": ("administrators", "Account administrators: add, list, remove."),
     "audit": ("audit", "The audit trail: catalog, ingest, export, query, reconcile, verify, prune."),

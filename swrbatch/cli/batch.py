@@ -13,7 +13,7 @@ import typer
 
 from ..errors import ExitCode, UsageError
 from ..sizes import counted, parse_size
-from .inputs import expand
+from ..sources import expand
 from .options import (
     Format,
     FormatOption,

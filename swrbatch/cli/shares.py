@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import datetime
 from typing import Annotated, Any
 
 import typer
 
-from ..errors import UsageError, printable
+from ..errors import UsageError
 from . import acts
 from .options import AccountOption, DryRun, Format, FormatOption, LangOption, Language, Limit, Marker, StoreOption, UserOption
 
@@ -24,20 +23,6 @@ def _group() -> None:
     """Keeps `share` a group of its own."""
 
 
-def deadline(text: str) -> int | None:
-    """A deadline in ms UTC, None for `forever`; UsageError for what is neither that nor a time in UTC."""
-    if text == "forever":
-        return None
-    try:
-        moment = datetime.datetime.fromisoformat(text)
-    except ValueError:
-        moment = None
-    if moment is None or moment.utcoffset() != datetime.timedelta(0):
-        raise UsageError(f"--until {printable(text)}: write a time in UTC such as 2026-12-31T00:00:00Z, or forever")
-    epoch = datetime.datetime(1970, 1, 1, tzinfo=datetime.UTC)
-    return (moment - epoch) // datetime.timedelta(milliseconds=1)
-
-
 @share.command("add")
 def add(
     path: Path,
@@ -52,11 +37,11 @@ def add(
     lang_: LangOption = Language.EN,
 ) -> None:
     """Share a private repository with another account, to download (guide 4.6); 500 accounts at most."""
-    from ..ledger.shares import Terms, add_share
+    from ..ledger.shares import Terms, add_share, parse_deadline
 
     given = locals()
     with acts.change(given) as act:
-        terms = Terms(deadline_ms=deadline(until), description=acts.words(description) or "")
+        terms = Terms(deadline_ms=parse_deadline(until), description=acts.words(description) or "")
         made = add_share(act, acts.path_of(path), acts.name_of("account", with_), terms)
     acts.show_change(made, given)
 
@@ -96,11 +81,11 @@ def edit(
     lang_: LangOption = Language.EN,
 ) -> None:
     """Change the deadline or the description of a share; what is not given stays."""
-    from ..ledger.shares import edit_share
+    from ..ledger.shares import edit_share, parse_deadline
 
     given = locals()
     with acts.change(given) as act:
-        terms: dict[str, Any] = {} if until is None else {"deadline_ms": deadline(until)}
+        terms: dict[str, Any] = {} if until is None else {"deadline_ms": parse_deadline(until)}
         terms |= {} if description is None else {"description": acts.words(description)}
         if not terms:
             raise UsageError("nothing to edit: give --until or --description")

@@ -286,7 +286,8 @@ def plan(reference: Reference, image_id: str, decision: Decision, state: LoadSta
     if decision.status not in ("loaded", "overwritten"):
         return
     state.settings.setdefault("registry", reference.registry)
-    if decision.new_organization:
+    # An image with several names in a new organization makes it once.
+    if decision.new_organization and reference.namespace not in state.organizations:
         state.organizations[reference.namespace] = Organization(reference.namespace, actor.account, actor.user)
         # Whoever creates an organization manages it.
         state.levels[reference.namespace] = Level.MANAGE

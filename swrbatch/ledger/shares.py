@@ -11,7 +11,7 @@ from typing import Any, Final
 
 from sqlalchemy import Row, delete, func, insert, select, update
 
-from ..errors import Refused, issue, printable
+from ..errors import Refused, UsageError, issue, printable
 from ..policy import SHARE_DESCRIPTION, SHARES_OF_AN_IMAGE, check_description
 from ..rights import Act, sharing
 from .access import Target, find, known_repository
@@ -105,6 +105,20 @@ def list_shares(act: Acting, path: str, *, limit: int, marker: str = "") -> list
         }
         for row in act.connection.execute(statement.order_by(shares.c.account).limit(limit))
     ]
+
+
+def parse_deadline(text: str) -> int | None:
+    """A deadline in ms UTC, None for `forever`; UsageError for what is neither that nor a time in UTC."""
+    if text == "forever":
+        return None
+    try:
+        moment = datetime.datetime.fromisoformat(text)
+    except ValueError:
+        moment = None
+    if moment is None or moment.utcoffset() != datetime.timedelta(0):
+        raise UsageError(f"the deadline {printable(text)}: write a time in UTC such as 2026-12-31T00:00:00Z, or forever")
+    epoch = datetime.datetime(1970, 1, 1, tzinfo=datetime.UTC)
+    return (moment - epoch) // datetime.timedelta(milliseconds=1)
 
 
 def deadline_text(deadline_ms: int | None) -> str:

@@ -7,7 +7,7 @@ import os
 import sys
 from collections.abc import Iterator, Sequence
 
-from ..errors import UsageError, printable
+from .errors import UsageError, printable
 
 SUFFIXES = (".tar", ".tgz", ".tbz2", ".txz", ".tzst", ".tar.gz", ".tar.bz2", ".tar.xz", ".tar.zst", ".tar.zstd")
 """What a search of a folder takes; a file that is named itself is taken whatever it is called."""

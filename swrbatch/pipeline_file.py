@@ -1,0 +1,371 @@
+"""A pipeline's file: YAML that says what a store is to have, read into values, every fault located by line and column.
+
+    read_pipeline("ci.yaml", {"TAG": "v2"}, os.environ) -> Pipeline
+
+`schemas/pipeline.schema.json` is the contract; unknown keys are refused. `${NAME}` in a value stands for what is set for this
+run, or for the environment's variable; `${NAME:-text}` has a default, `$${` is a plain `${`. Nothing is evaluated: a value that comes
+in so is a text, and as such part of the one value that it stands in. Paths are relative to the file's folder, so that a run does
+not depend on where it was started.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+from .errors import UsageError, printable
+from .ledger.shares import Terms as ShareTerms
+from .ledger.shares import parse_deadline
+from .ledger.triggers import Terms as TriggerTerms
+from .policy import parse_category
+from .rights import LEVELS, Level
+from .schemas import validator
+from .sizes import parse_size
+from .yamltree import Alias, BadYaml, Node, Scalar, Sequence, read_tree
+
+MAX_FILE: Final = 1 << 20
+MAX_VALUES: Final = 100_000
+"""Values of a file, however often aliases repeat them."""
+_REFERENCE: Final = re.compile(r"\$(?:\$(?=\{)|\{(?P<name>[A-Za-z_][A-Za-z0-9_]*)(?::-(?P<default>[^}]*))?\}|(?P<bad>\{))")
+_INTEGER: Final = re.compile(r"[-+]?[0-9]{1,18}")
+_WORDS: Final[Mapping[str, Any]] = {"true": True, "false": False, "null": None, "~": None, "": None}
+Place = tuple[str | int, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RepositorySpec:
+    """A repository that is to be there, `path` as ORG/REPO; what is None or left out stays as it is."""
+
+    path: str
+    is_public: bool | None = None
+    category: str | None = None
+    description: str | None = None
+    grants: Mapping[str, Level] = field(default_factory=dict)
+    shares: Mapping[str, ShareTerms] = field(default_factory=dict)
+    triggers: Mapping[str, TriggerTerms] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ImportSpec:
+    """Archives to be imported: `sources` as on the command line, `options` of `batch.batch_options` by name."""
+
+    sources: tuple[str, ...]
+    options: Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ExportSpec:
+    """Images to be exported, by name."""
+
+    images: tuple[str, ...]
+    to: str
+    form: str = "docker-archive"
+    compression: str = "none"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Pipeline:
+    """What a file says. Paths are absolute; `settings` are those of `Store.init`; `audit_exports`: (destination, form)."""
+
+    path: str
+    store: str
+    settings: Mapping[str, str | int]
+    user: str | None = None
+    account: str | None = None
+    report: str | None = None
+    administrators: tuple[str, ...] = ()
+    organizations: Mapping[str, Mapping[str, Level]] = field(default_factory=dict)
+    repositories: tuple[RepositorySpec, ...] = ()
+    imports: tuple[ImportSpec, ...] = ()
+    manifests: str | None = None
+    patch_only: bool = False
+    exports: tuple[ExportSpec, ...] = ()
+    audit_exports: tuple[tuple[str, str], ...] = ()
+    audit_datasets: tuple[str, ...] = ()
+    audit_report: str | None = None
+    audit_lang: str = "en"
+
+
+def read_pipeline(path: str, given: Mapping[str, str], environment: Mapping[str, str]) -> Pipeline:
+    """Read a pipeline. UsageError with all faults that were found, each as `FILE:LINE:COLUMN: place: what`."""
+    return _Reading(path, given, environment).run()
+
+
+class _Reading:
+    """The reading of one file."""
+
+    def __init__(self, path: str, given: Mapping[str, str], environment: Mapping[str, str]) -> None:
+        self.path = path
+        self.given = given
+        self.environment = environment
+        self.folder = os.path.dirname(os.path.abspath(path))
+        self.text = ""
+        self.used: set[str] = set()
+        self.values = 0
+        self.where: dict[Place, int] = {}
+        self.faults: list[tuple[int, Place, str]] = []
+
+    def run(self) -> Pipeline:
+        self.text = self._text()
+        try:
+            roots = read_tree(self.text)
+        except BadYaml as e:
+            raise UsageError(f"{printable(self.path)} is no YAML: {e}") from e
+        if len(roots) != 1:
+            raise UsageError(f"{printable(self.path)} holds {len(roots)} documents: a pipeline is one")
+        value = self._value(roots[0], (), 0)
+        self._check_schema(value)
+        self._stop()
+        made = self._pipeline(value)
+        self._stop()
+        if unused := sorted(set(self.given) - self.used):
+            raise UsageError(f"--set {unused[0]}: {printable(self.path)} does not use ${{{unused[0]}}}")
+        return made
+
+    def _text(self) -> str:
+        try:
+            with open(self.path, "rb") as f:
+                raw = f.read(MAX_FILE + 1)
+        except OSError as e:
+            raise UsageError(f"the pipeline {printable(self.path)} cannot be read: {e.strerror}") from e
+        if len(raw) > MAX_FILE:
+            raise UsageError(f"the pipeline {printable(self.path)} is larger than 1 MiB")
+        try:
+            return raw.decode("utf-8-sig")
+        except UnicodeDecodeError as e:
+            raise UsageError(f"the pipeline {printable(self.path)} is no UTF-8 text: byte {e.start + 1}") from e
+
+    def _stop(self) -> None:
+        if self.faults:
+            lines = [self._line(*each) for each in sorted(self.faults, key=lambda each: each[0])]
+            raise UsageError("\n".join(dict.fromkeys(lines)))
+
+    def _line(self, at: int, place: Place, what: str) -> str:
+        before = self.text[:at]
+        line, column = before.count("\n") + 1, at - (before.rfind("\n") + 1) + 1
+        named = "".join(f"[{part}]" if isinstance(part, int) else f".{printable(part)}" for part in place).removeprefix(".")
+        return f"{printable(self.path)}:{line}:{column}: {f'{named}: ' if named else ''}{what}"
+
+    # --- values --------------------------------------------------------------------------------------------------------
+
+    def _value(self, node: Node, place: Place, depth: int) -> Any:
+        self.values += 1
+        if self.values > MAX_VALUES or depth > 50:
+            most = f"{MAX_VALUES} values, 50 levels"
+            raise UsageError(
+                f"the pipeline {printable(self.path)} is too large: at most {most}, aliases counted where they stand"
+            )
+        self.where.setdefault(place, node.start)
+        if isinstance(node, Alias):
+            return self._value(node.target, place, depth + 1)
+        if isinstance(node, Scalar):
+            return self._scalar(node, place)
+        if isinstance(node, Sequence):
+            return [self._value(item, (*place, number), depth + 1) for number, item in enumerate(node.items)]
+        return dict(self._pairs(node, place, depth))
+
+    def _pairs(self, node: Any, place: Place, depth: int) -> Iterator[tuple[str, Any]]:
+        seen: set[str] = set()
+        for key, item in node.pairs:
+            if not isinstance(key, Scalar):
+                self.faults.append((key.start, place, "a key must be a text"))
+                continue
+            if key.value in seen:
+                self.faults.append((key.start, (*place, key.value), "it stands here twice"))
+            seen.add(key.value)
+            self.where[(*place, key.value)] = key.start
+            yield key.value, self._value(item, (*place, key.value), depth + 1)
+
+    def _scalar(self, node: Scalar, place: Place) -> Any:
+        if "${" in node.value:
+            return _REFERENCE.sub(lambda match: self._substitute(match, node, place), node.value)
+        if node.style is not None:
+            return node.value
+        if node.value in _WORDS:
+            return _WORDS[node.value]
+        return int(node.value) if _INTEGER.fullmatch(node.value) else node.value
+
+    def _substitute(self, match: re.Match[str], node: Scalar, place: Place) -> str:
+        name = match["name"]
+        if match["bad"]:
+            self.faults.append((node.start, place, "${ begins a name: write ${NAME}, ${NAME:-default}, or $${ for a plain ${"))
+            return ""
+        if name is None:
+            return "$"
+        self.used.add(name)
+        for source in (self.given, self.environment):
+            if name in source:
+                return source[name]
+        if match["default"] is None:
+            way_out = f"give --set {name}=VALUE, or set it in the environment"
+            self.faults.append((node.start, place, f"${{{name}}} is not set: {way_out}"))
+        return match["default"] or ""
+
+    # --- the schema ----------------------------------------------------------------------------------------------------
+
+    def _check_schema(self, value: Any) -> None:
+        for error in validator("pipeline.schema.json").iter_errors(value):
+            place: Place = tuple(error.absolute_path)
+            if error.validator == "additionalProperties" and isinstance(error.instance, dict):
+                allowed = sorted(error.schema.get("properties", ()))
+                for key in sorted(set(error.instance) - set(allowed)):
+                    self._fault((*place, key), f"unknown key; there are {', '.join(allowed)}")
+            elif error.validator == "required":
+                missing = [key for key in error.validator_value if key not in error.instance]
+                self._fault(place, f"{', '.join(missing)} is missing")
+            else:
+                self._fault(place, _said(error))
+
+    def _fault(self, place: Place, what: str) -> None:
+        known = place
+        while known not in self.where:
+            known = known[:-1]
+        self.faults.append((self.where[known], place, what))
+
+    # --- what it says --------------------------------------------------------------------------------------------------
+
+    def _pipeline(self, value: dict[str, Any]) -> Pipeline:
+        store = value["store"]
+        settings = {key.replace("-", "_"): text for key, text in store.items() if key != "path"}
+        if "org_quota" in settings:
+            settings["org_quota"] = int(settings["org_quota"])
+        actor, audit, manifests = value.get("actor", {}), value.get("audit", {}), value.get("manifests", {})
+        report = audit.get("report", {})
+        defaults = value.get("defaults", {})
+        imports = enumerate(value.get("imports", ()))
+        return Pipeline(
+            path=self.path,
+            store=self._path(store["path"]),
+            settings=settings,
+            user=actor.get("user"),
+            account=actor.get("account"),
+            report=self._path(value.get("report")),
+            administrators=tuple(value.get("administrators", ())),
+            organizations={each["name"]: _levels(each) for each in value.get("organizations", ())},
+            repositories=tuple(self._repository(each, n) for n, each in enumerate(value.get("repositories", ()))),
+            imports=tuple(self._import(each, defaults, ("imports", n)) for n, each in imports),
+            manifests=self._path(manifests.get("folder")),
+            patch_only=_flag(manifests.get("patch-only", False)),
+            exports=tuple(self._export(each) for each in value.get("exports", ())),
+            audit_exports=tuple((self._path(e["to"]), e.get("as", "parquet")) for e in audit.get("exports", ())),
+            audit_datasets=tuple(self._path(each) for each in report.get("datasets", ())),
+            audit_report=self._path(report.get("to")),
+            audit_lang=report.get("lang", "en"),
+        )
+
+    def _path(self, text: Any) -> Any:
+        """Absolute; None stays None."""
+        return None if text is None else os.path.join(self.folder, text)
+
+    def _repository(self, value: dict[str, Any], number: int) -> RepositorySpec:
+        place: Place = ("repositories", number)
+        shares = {}
+        for n, each in enumerate(value.get("shares", ())):
+            with _Told(self, (*place, "shares", n, "until")):
+                deadline = parse_deadline(each["until"])
+                shares[each["with"]] = ShareTerms(deadline_ms=deadline, description=each.get("description", ""))
+        triggers = {}
+        for n, each in enumerate(value.get("triggers", ())):
+            with _Told(self, (*place, "triggers", n)):
+                triggers[each["name"]] = _trigger(each)
+        category = None
+        with _Told(self, (*place, "category")):
+            category = None if "category" not in value else parse_category(value["category"])
+        return RepositorySpec(
+            path=value["name"],
+            is_public=_flag(value["public"]) if "public" in value else None,
+            category=category,
+            description=value.get("description"),
+            grants=_levels(value),
+            shares=shares,
+            triggers=triggers,
+        )
+
+    def _import(self, value: dict[str, Any], defaults: dict[str, Any], place: Place) -> ImportSpec:
+        options: dict[str, Any] = {}
+        for key, text in {**defaults, **value}.items():
+            if key == "from":
+                continue
+            name = {"org": "organization"}.get(key, key.replace("-", "_"))
+            with _Told(self, (*place, key) if key in value else ("defaults", key)):
+                options[name] = self._option(key, text)
+        return ImportSpec(sources=tuple(map(self._source, value["from"])), options=options)
+
+    def _option(self, key: str, text: Any) -> Any:
+        if key in ("create-org", "hash-archives"):
+            return _flag(text)
+        if key in ("jobs", "max-files"):
+            return int(text)
+        if key in ("max-archive-size", "max-layer-size", "max-decompressed"):
+            return parse_size(str(text))
+        if key == "names":
+            return self._path(text)
+        if key == "retag":
+            # A rule has a =; anything else is a file of rules.
+            return [rule if "=" in rule else self._path(rule) for rule in text]
+        return text
+
+    def _source(self, text: str) -> str:
+        return f"@{self._path(text[1:])}" if text.startswith("@") and text != "@-" else text if text == "-" else self._path(text)
+
+    def _export(self, value: dict[str, Any]) -> ExportSpec:
+        return ExportSpec(
+            images=tuple(value["images"]),
+            to=self._path(value["to"]),
+            form=value.get("form", "docker-archive"),
+            compression=value.get("compress", "none"),
+        )
+
+
+class _Told:
+    """Locates a UsageError of what is read within."""
+
+    def __init__(self, reading: _Reading, place: Place) -> None:
+        self._reading = reading
+        self._place = place
+
+    def __enter__(self) -> None:
+        return None
+
+    def __exit__(self, kind: object, error: BaseException | None, _trace: object) -> bool:
+        if not isinstance(error, UsageError):
+            return False
+        self._reading._fault(self._place, str(error))
+        return True
+
+
+def _levels(value: dict[str, Any]) -> dict[str, Level]:
+    return {user: LEVELS[level] for user, level in value.get("grants", {}).items()}
+
+
+def _flag(value: Any) -> bool:
+    return value in (True, "true")
+
+
+def _trigger(value: dict[str, Any]) -> TriggerTerms:
+    names = {"app-type": "app_type", "namespace": "cluster_ns", "type": "trigger_type", "mode": "trigger_mode"}
+    fields = {names.get(key, key.replace("-", "_")): text for key, text in value.items() if key not in ("name", "containers")}
+    if "enabled" in fields:
+        fields["enabled"] = _flag(fields["enabled"])
+    return TriggerTerms(**fields, container=tuple(value.get("containers", ())))
+
+
+def _said(error: Any) -> str:
+    """A fault of the schema in words; what it is not is more use than what it is."""
+    shown = printable(repr(error.instance), 60)
+    if error.validator == "enum":
+        allowed = dict.fromkeys(str(each).lower() for each in error.validator_value)
+        return f"{shown} is none of {', '.join(allowed)}"
+    if error.validator == "type":
+        words = {"object": "a mapping", "array": "a list", "string": "a text (quote it)", "integer": "a number"}
+        return f"{shown} is not {words[error.validator_value]}"
+    if error.validator == "anyOf":
+        return f"{shown} is no number or size"
+    if error.validator in ("minLength", "minItems"):
+        return "it is empty"
+    if error.validator == "pattern":
+        return f"{shown} is not ORG/REPO"
+    return str(error.message)
