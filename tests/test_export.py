@@ -497,6 +497,35 @@ def test_an_interrupt_leaves_nothing(small: Path, tmp_path: Path, form: str) -> 
     assert list((tmp_path / "out").iterdir()) == []
 
 
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_ends_it_with_130(tmp_path: Path, number: signal.Signals) -> None:
+    store, out = tmp_path / "store", tmp_path / "out"
+    image = Image(layers=(Layer.of({"noise": os.urandom(96 << 20)}),), tags=(f"{HOST}/team/app:v1",))
+    import_archives([write(tmp_path / "a.tar", docker_legacy(image))], store)
+    out.mkdir()
+    argv = [
+        sys.executable,
+        "-m",
+        "swrbatch",
+        "export",
+        "team/app:v1",
+        "--store",
+        str(store),
+        "--to",
+        str(out / "x"),
+        "--compress",
+        "zstd",
+    ]
+    env = {**os.environ, "PYTHONPATH": str(ROOT)}
+    with subprocess.Popen(argv, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=env) as running:
+        while not list(out.iterdir()):
+            assert running.poll() is None
+        running.send_signal(number)
+        _, said = running.communicate(timeout=60)
+    assert running.returncode == 130 and said == b"swrbatch: interrupted\n"
+    assert list(out.iterdir()) == [] and events_of(store) == [] and list((store / "tmp").iterdir()) == []
+
+
 @pytest.fixture
 def stop_at() -> Iterator[Callable[[str, BaseException], None]]:
     """`stop_at(point, error)` raises the error at a named write boundary."""
