@@ -38,13 +38,14 @@ from .export import select as select_images
 from .layout import disk_errors
 from .ledger.access import add_administrator, set_grant
 from .ledger.acting import Acting, Change, acting
+from .ledger.loads import OnConflict
 from .ledger.organizations import create_organization
 from .ledger.repositories import create_repository, edit_repository
 from .ledger.schema import events
 from .ledger.shares import add_share, edit_share
 from .ledger.triggers import add_trigger, edit_trigger
 from .pipeline_file import ExportSpec, ImportSpec, Pipeline, RepositorySpec
-from .results import Millis
+from .results import ImageRow, Millis
 from .sources import expand
 from .store import DEFAULT_ACCOUNT, Store, current_actor, now_ms
 from .tables import RunResult, replacing, rows_to_arrow, write_parquet
@@ -152,6 +153,7 @@ class _Run:
         self.dry_run = dry_run
         self.cancel = cancel
         self.result = PipelineResult(run_id=new_run_id(now_ms()), planned=dry_run)
+        self.planned: dict[str, str | None] | None = None
 
     def work(self, store: Store, new: bool) -> None:
         actor = self._set_up(store, new)
@@ -240,17 +242,13 @@ class _Run:
 
     def _import(self, store: Store, actor: Actor, spec: ImportSpec) -> None:
         options = batch_options(**spec.options, user=actor.user, account=actor.account, report=self._report())
-        there = (
-            {f"{row.organization}/{row.repository}:{row.tag}": row.image_id for row in store.tag_rows()} if self.dry_run else {}
-        )
         made = run_batch(expand(spec.sources), store, options, load=not self.dry_run, cancel=self.cancel)
         codes = {(row.archive, row.image_index): row for row in made.issues if row.severity == "error"}
         for image in made.images:
             name = image.reference or image.original_reference or image.archive
             status: Any = image.status
             if status == "valid":
-                key = f"{image.organization}/{image.repository}:{image.tag}"
-                status = "loaded" if key not in there else "unchanged" if there[key] == image.image_id else "overwritten"
+                status = self._foreseen(store, f"{image.organization}/{image.repository}:{image.tag}", image, options.on_conflict)
             found = codes.get((image.archive, image.image_index)) or codes.get((image.archive, None))
             detail = f"{found.code}: {found.message} {found.way_out}" if found and status == "rejected" else image.archive
             after = {"digest": image.manifest_digest, "image_id": image.image_id}
@@ -260,6 +258,18 @@ class _Run:
         self._archives(made)
         if made.failure is not None:
             raise made.failure
+
+    def _foreseen(self, store: Store, name: str, image: ImageRow, on_conflict: OnConflict) -> Status:
+        """What the load of an image would come to, after those before it in this plan."""
+        if self.planned is None:
+            self.planned = {f"{row.organization}/{row.repository}:{row.tag}": row.image_id for row in store.tag_rows()}
+        had = self.planned.get(name)
+        if had == image.image_id:
+            return "unchanged"
+        if had is not None and on_conflict == "skip":
+            return "skipped"
+        self.planned[name] = image.image_id
+        return "loaded" if had is None else "overwritten"
 
     def _archives(self, made: RunResult) -> None:
         """Archives without any image: they stand for themselves."""
@@ -317,11 +327,11 @@ class _Run:
             status: Status = "written" if written.events else "unchanged"
             self._add("audit", to, status, after={"events": written.events, "seq": written.seq, "head": written.head})
         if self.pipeline.audit_report is not None:
-            exports = [step for step in self.result.steps if step.kind == "audit"]
-            if exports and os.path.exists(os.path.join(self.pipeline.audit_report, PAGE)):
-                if all(step.status == "unchanged" for step in exports):
-                    self._add("audit", self.pipeline.audit_report, "unchanged", detail="no event is new since it was made")
-                    return
+            exports = [step.status for step in self.result.steps if step.kind == "audit"]
+            there = os.path.exists(os.path.join(self.pipeline.audit_report, PAGE))
+            if there and set(exports) == {"unchanged"}:
+                self._add("audit", self.pipeline.audit_report, "unchanged", detail="no event is new since it was made")
+                return
             if not self.dry_run:
                 built = build([Dataset(path) for path in self.pipeline.audit_datasets], now=now_ms(), store=store)
                 built.write(self.pipeline.audit_report, self.pipeline.audit_lang)  # type: ignore[arg-type]

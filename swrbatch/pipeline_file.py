@@ -3,9 +3,9 @@
     read_pipeline("ci.yaml", {"TAG": "v2"}, os.environ) -> Pipeline
 
 `schemas/pipeline.schema.json` is the contract; unknown keys are refused. `${NAME}` in a value stands for what is set for this
-run, or for the environment's variable; `${NAME:-text}` has a default, `$${` is a plain `${`. Nothing is evaluated: a value that comes
-in so is a text, and as such part of the one value that it stands in. Paths are relative to the file's folder, so that a run does
-not depend on where it was started.
+run, or for the environment's variable; `${NAME:-text}` has a default, `$${` is a plain `${`. Nothing is evaluated: a value that
+comes in so is a text, and as such part of the one value that it stands in. Paths are relative to the file's folder, so that a
+run does not depend on where it was started.
 """
 
 from __future__ import annotations
@@ -258,7 +258,7 @@ class _Reading:
 
     def _path(self, text: Any) -> Any:
         """Absolute; None stays None."""
-        return None if text is None else os.path.join(self.folder, text)
+        return None if text is None else os.path.normpath(os.path.join(self.folder, text))
 
     def _repository(self, value: dict[str, Any], number: int) -> RepositorySpec:
         place: Place = ("repositories", number)
