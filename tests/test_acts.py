@@ -16,7 +16,7 @@ from typing import Any, Final
 import pytest
 from alembic import command
 from alembic.config import Config
-from sqlalchemy import create_engine
+from sqlalchemy import create_engine, event
 from typer.testing import CliRunner
 
 import swrbatch.ledger
@@ -29,8 +29,10 @@ from swrbatch.cts import Actor
 from swrbatch.errors import Refused
 from swrbatch.ledger.access import revoke_grant
 from swrbatch.ledger.acting import Acting, acting
+from swrbatch.ledger.loads import LoadRules, read_state
 from swrbatch.ledger.repositories import create_repository, edit_repository
 from swrbatch.ledger.shares import Terms, add_share, edit_share, remove_share
+from swrbatch.policy import Reference
 from swrbatch.verify import verify_store
 from test_crash import events_of
 from test_store import HOST, archive, ledger_of
@@ -387,6 +389,8 @@ def one(store: Store, user: str = "root") -> Iterator[Acting]:
         ("tag delete team/app:-x --yes", "write ORG/REPO:TAG"), ("grant list", "give either --org"),
         ("grant list --org team --repo team/app", "give either --org"), ("org show TEAM", "is no organization"),
         ("grant set --org team --to '' --level read", "1 to 255 printable"), ("grant set --org team --to x --level all", "all"),
+        ("repo list --marker '\udcff'", "no valid text"), ("repo list --org '\udcff'", "no valid text"),
+        ("repo edit team/app --description '\udcff'", "no valid text"), ("org create '\udcff'", "no valid text"),
         ("share add team/app --with rival --until tomorrow", "a time in UTC"),
         ("share add team/app --with rival --until 2100-01-01T00:00:00", "a time in UTC"),
         ("share add team/app --with rival --until 2100-01-01T00:00:00+08:00", "a time in UTC"),
@@ -552,6 +556,20 @@ def test_rights_are_those_of_the_moment_of_the_load(console: Console) -> None:
         result = import_archives([path], store, user="ed")
     assert [row.code for row in result.issues] == ["permission-denied"]
     assert "new" not in [row["tag"] for row in console.json("tag list team/app")["rows"]]
+
+
+def test_rights_are_read_for_many_images_at_once(console: Console) -> None:
+    actor, counts = Actor("acme", "ed", "", ""), []
+    with Store(console.store) as store, store.ledger.read() as connection:
+        statements: list[str] = []
+        event.listen(store.ledger._engine, "before_cursor_execute", lambda *args: statements.append(args[2]))
+        for number in (1, 300):
+            references = [Reference(HOST, "team", "app", f"v{n}") for n in range(number)]
+            state = read_state(connection, references, actor, LoadRules())
+            assert state.levels == {"team": 3, "team/app": 0}
+            counts.append(len(statements))
+            statements.clear()
+    assert counts[0] == counts[1]
 
 
 def test_the_user_of_an_import_that_makes_a_store_administers_it(tmp_path: Path) -> None:
