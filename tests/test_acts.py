@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, Final
 
 import pytest
+import typer
 from alembic import command
 from alembic.config import Config
 from sqlalchemy import create_engine, event
@@ -26,14 +27,15 @@ from swrbatch.audit.dataset import Dataset
 from swrbatch.audit.reconcile import reconcile
 from swrbatch.cli import app
 from swrbatch.cts import Actor
-from swrbatch.errors import Refused
+from swrbatch.errors import Refused, UsageError
 from swrbatch.ledger.access import revoke_grant
 from swrbatch.ledger.acting import Acting, acting
 from swrbatch.ledger.loads import LoadRules, read_state
 from swrbatch.ledger.repositories import create_repository, edit_repository
 from swrbatch.ledger.shares import Terms, add_share, edit_share, remove_share
-from swrbatch.policy import Reference
+from swrbatch.policy import CATEGORIES, Reference
 from swrbatch.verify import verify_store
+from test_cli import wrapped_badly
 from test_crash import events_of
 from test_store import HOST, archive, ledger_of
 
@@ -177,6 +179,7 @@ def test_a_command_for_those_who_may_and_those_who_may_not(
         assert f"acme/{user} does not have" in said and "way out: An administrator" in said and "root" in said
         name, _, rating, _, response = console.last()
         assert (name, rating, response["codes"]) == (event, "warning", ["permission-denied"])
+        assert console.events()[-1]["code"] == "403"
         assert len(console.events()) == rows + 1
     # Nobody of another account may, not even its administrators.
     console.ok("org create rivals", user="eve", account="rival")
@@ -586,3 +589,23 @@ def test_a_refused_import_makes_nobody_an_administrator(tmp_path: Path) -> None:
     console.refused("admin list", "permission-denied", user="ann")
     console.ok("init", user="ann")
     assert [row["user"] for row in console.json("admin list", user="ann")["rows"]] == ["ann"]
+
+
+@pytest.mark.parametrize("group", ["org", "repo", "tag", "grant", "share", "admin"])
+def test_the_help_of_every_command_fits(group: str) -> None:
+    commands = typer.main.get_command(app).get_command(None, group).commands  # type: ignore[attr-defined,arg-type]
+    for words in ([], *([name] for name in commands)):
+        done = CliRunner().invoke(app, [group, *words, "--help"], prog_name="swrbatch", env={"COLUMNS": "80"})
+        assert done.exit_code == 0 and not wrapped_badly(done.stdout, 80)
+        changes = bool(words) and words[0] not in ("list", "show")
+        asked = {"--store", "--user", "--account", "--format", "--lang", *(["--dry-run"] if changes else [])}
+        asked |= {"--limit", "--marker"} if words == ["list"] else set()
+        assert not words or asked <= set(done.stdout.split())
+
+
+def test_a_category_is_one_of_eight(console: Console) -> None:
+    for name in (*CATEGORIES, *CATEGORIES.values()):
+        console.ok(f"repo edit team/app --category {name} --description {name}")
+    assert len(CATEGORIES) == 8
+    with Store(console.store) as store, pytest.raises(UsageError, match="none of app_server"), one(store) as act:
+        edit_repository(act, "team/app", category="cars")
