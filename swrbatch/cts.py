@@ -215,7 +215,10 @@ def new_trace(
     code: str = "",
     message: str = "",
 ) -> Trace:
-    """A trace of the event `trace_name`, with the HTTP status 200 or 400 unless a `code` is given; KeyError when neither the default catalog nor `OWN` has it."""
+    """A trace of the event `trace_name`, with the HTTP status 200 or 400 unless a `code` is given.
+
+    KeyError when neither the default catalog nor `OWN` has the event.
+    """
     entry = catalog().get(trace_name) or OWN[trace_name]
     return Trace(
         trace_id=_uuid4(),
