@@ -228,9 +228,13 @@ def new_trace(
     response: Mapping[str, object],
     resource_id: str = "",
     rating: Rating = "normal",
+    code: str = "",
     message: str = "",
 ) -> Trace:
-    """A trace of the event `trace_name`; KeyError when neither the default catalog nor `OWN` has it."""
+    """A trace of the event `trace_name`, with the HTTP status 200 or 400 unless a `code` is given.
+
+    KeyError when neither the default catalog nor `OWN` has the event.
+    """
     entry = catalog().get(trace_name) or OWN[trace_name]
     return Trace(
         trace_id=_uuid4(),
@@ -242,7 +246,7 @@ def new_trace(
         resource_name=resource_name,
         resource_id=resource_id,
         rating=rating,
-        code="200" if rating == "normal" else "400",
+        code=code or ("200" if rating == "normal" else "400"),
         request=canonical_json(dict(request)),
         response=canonical_json(dict(response)),
         run_id=run_id,

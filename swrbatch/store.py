@@ -328,9 +328,9 @@ class Store:
         """A transaction for acts that delete tags (`ledger.deletions`); their links are gone when it ends.
 
         A link that somebody else wrote since is kept, and noted in `foreign`. The lock of the links is held throughout, so that
-        no load writes links for rows that are deleted meanwhile.
+        no load writes links for rows that are deleted meanwhile; that of the sweep is shared, so that no repair does either.
         """
-        with locked(self._lock("links")):
+        with locked(self._lock("sweep"), shared=True), locked(self._lock("links")):
             with acting(self.ledger, actor, dry_run=dry_run) as act:
                 yield act
             self._remove_links()

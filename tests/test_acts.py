@@ -14,9 +14,10 @@ from pathlib import Path
 from typing import Any, Final
 
 import pytest
+import typer
 from alembic import command
 from alembic.config import Config
-from sqlalchemy import create_engine
+from sqlalchemy import create_engine, event
 from typer.testing import CliRunner
 
 import swrbatch.ledger
@@ -26,12 +27,15 @@ from swrbatch.audit.dataset import Dataset
 from swrbatch.audit.reconcile import reconcile
 from swrbatch.cli import app
 from swrbatch.cts import Actor
-from swrbatch.errors import Refused
+from swrbatch.errors import Refused, UsageError
 from swrbatch.ledger.access import revoke_grant
 from swrbatch.ledger.acting import Acting, acting
+from swrbatch.ledger.loads import LoadRules, read_state
 from swrbatch.ledger.repositories import create_repository, edit_repository
 from swrbatch.ledger.shares import Terms, add_share, edit_share, remove_share
+from swrbatch.policy import CATEGORIES, Reference
 from swrbatch.verify import verify_store
+from test_cli import wrapped_badly
 from test_crash import events_of
 from test_store import HOST, archive, ledger_of
 
@@ -175,6 +179,7 @@ def test_a_command_for_those_who_may_and_those_who_may_not(
         assert f"acme/{user} does not have" in said and "way out: An administrator" in said and "root" in said
         name, _, rating, _, response = console.last()
         assert (name, rating, response["codes"]) == (event, "warning", ["permission-denied"])
+        assert console.events()[-1]["code"] == "403"
         assert len(console.events()) == rows + 1
     # Nobody of another account may, not even its administrators.
     console.ok("org create rivals", user="eve", account="rival")
@@ -387,6 +392,8 @@ def one(store: Store, user: str = "root") -> Iterator[Acting]:
         ("tag delete team/app:-x --yes", "write ORG/REPO:TAG"), ("grant list", "give either --org"),
         ("grant list --org team --repo team/app", "give either --org"), ("org show TEAM", "is no organization"),
         ("grant set --org team --to '' --level read", "1 to 255 printable"), ("grant set --org team --to x --level all", "all"),
+        ("repo list --marker '\udcff'", "no valid text"), ("repo list --org '\udcff'", "no valid text"),
+        ("repo edit team/app --description '\udcff'", "no valid text"), ("org create '\udcff'", "no valid text"),
         ("share add team/app --with rival --until tomorrow", "a time in UTC"),
         ("share add team/app --with rival --until 2100-01-01T00:00:00", "a time in UTC"),
         ("share add team/app --with rival --until 2100-01-01T00:00:00+08:00", "a time in UTC"),
@@ -554,6 +561,20 @@ def test_rights_are_those_of_the_moment_of_the_load(console: Console) -> None:
     assert "new" not in [row["tag"] for row in console.json("tag list team/app")["rows"]]
 
 
+def test_rights_are_read_for_many_images_at_once(console: Console) -> None:
+    actor, counts = Actor("acme", "ed", "", ""), []
+    with Store(console.store) as store, store.ledger.read() as connection:
+        statements: list[str] = []
+        event.listen(store.ledger._engine, "before_cursor_execute", lambda *args: statements.append(args[2]))
+        for number in (1, 300):
+            references = [Reference(HOST, "team", "app", f"v{n}") for n in range(number)]
+            state = read_state(connection, references, actor, LoadRules())
+            assert state.levels == {"team": 3, "team/app": 0}
+            counts.append(len(statements))
+            statements.clear()
+    assert counts[0] == counts[1]
+
+
 def test_the_user_of_an_import_that_makes_a_store_administers_it(tmp_path: Path) -> None:
     console = Console(tmp_path)
     console.ok(f"import {archive(tmp_path / 'a.tar', 'a', f'{HOST}/team/app:v1')}", user="ann")
@@ -568,3 +589,23 @@ def test_a_refused_import_makes_nobody_an_administrator(tmp_path: Path) -> None:
     console.refused("admin list", "permission-denied", user="ann")
     console.ok("init", user="ann")
     assert [row["user"] for row in console.json("admin list", user="ann")["rows"]] == ["ann"]
+
+
+@pytest.mark.parametrize("group", ["org", "repo", "tag", "grant", "share", "admin"])
+def test_the_help_of_every_command_fits(group: str) -> None:
+    commands = typer.main.get_command(app).get_command(None, group).commands  # type: ignore[attr-defined,arg-type]
+    for words in ([], *([name] for name in commands)):
+        done = CliRunner().invoke(app, [group, *words, "--help"], prog_name="swrbatch", env={"COLUMNS": "80"})
+        assert done.exit_code == 0 and not wrapped_badly(done.stdout, 80)
+        changes = bool(words) and words[0] not in ("list", "show")
+        asked = {"--store", "--user", "--account", "--format", "--lang", *(["--dry-run"] if changes else [])}
+        asked |= {"--limit", "--marker"} if words == ["list"] else set()
+        assert not words or asked <= set(done.stdout.split())
+
+
+def test_a_category_is_one_of_eight(console: Console) -> None:
+    for name in (*CATEGORIES, *CATEGORIES.values()):
+        console.ok(f"repo edit team/app --category {name} --description {name}")
+    assert len(CATEGORIES) == 8
+    with Store(console.store) as store, pytest.raises(UsageError, match="none of app_server"), one(store) as act:
+        edit_repository(act, "team/app", category="cars")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import shutil
 from collections.abc import Callable
@@ -33,8 +34,10 @@ from test_crash import (
     events_of,
     fast_path,
     files_of,
+    join,
     points_of,
     rows_of,
+    spawn,
     temporaries,
 )
 from test_store import archive, statuses
@@ -258,3 +261,26 @@ def test_tags_are_paged(base: Path) -> None:
     with Store(base) as store, acting(store.ledger, current_actor("default", None)) as act:
         assert [row["tag"] for row in list_tags(act, "team/app", limit=2)] == ["v1", "v2"]
         assert [row["tag"] for row in list_tags(act, "team/app", limit=2, marker="v2")] == ["v3"]
+
+
+def test_deleting_while_others_load_the_same(base: Path, fast_path: Path) -> None:
+    """Two processes load what two others delete, until all have done it often: whatever the order was, the store is sound."""
+
+    def load() -> None:
+        for _ in range(15):
+            assert import_archives([fast_path / "a.tar", fast_path / "b.tar"], base, jobs=1).exit_code == 0
+
+    def remove(repository: bool) -> None:
+        for _ in range(40):
+            with contextlib.suppress(Refused):
+                drop(base) if repository else untag(base, "v1", "v3")
+
+    children = [spawn(load), spawn(load), spawn(partial(remove, False)), spawn(partial(remove, True))]
+    assert [join(child) for child in children] == [0] * 4
+    check_sound(base)
+    assert differences(base) == []
+    with Store(base) as store:
+        names = [event["trace_name"] for event in events_of(store) if event["trace_rating"] == "normal"]
+    assert names.count("deleteImageTag") > 4 and names.count("uploadImagePackage") > 8
+    load()
+    assert len(check_sound(base)) == 4

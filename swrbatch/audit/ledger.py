@@ -101,6 +101,8 @@ class Told:
     repositories: set[str] = field(default_factory=set)
     tags: dict[str, str] = field(default_factory=dict)
     gone: dict[str, str] = field(default_factory=dict)
+    # Repositories and tags ever told of below an organization, tags below a repository: a deletion need not look at all names.
+    _below: dict[str, set[str]] = field(default_factory=dict, compare=False, repr=False)
 
     def take(self, trace_name: str, resource: str, response: str | None) -> None:
         """Apply an event of rating normal."""
@@ -109,22 +111,32 @@ class Told:
             if ":" in resource:
                 self.tags[resource] = _digest(response)
                 self.gone.pop(resource, None)
+                self._note(resource)
         elif trace_name in _MADE:
             getattr(self, _MADE[trace_name]).add(resource)
             self.gone.pop(resource, None)
+            self._note(resource)
         elif trace_name in _GONE:
             self._delete(_GONE[trace_name], resource, trace_name)
 
     def _delete(self, kind: str, resource: str, trace_name: str) -> None:
-        below = {"organizations": f"{resource}/", "repositories": f"{resource}:"}.get(kind)
         names = [resource]
-        if below is not None:
-            names += [name for name in (*self.repositories, *self.tags) if name.startswith(below)]
+        if kind != "tags":
+            names += [name for name in self._below.pop(resource, ()) if name in self.repositories or name in self.tags]
         for name in names:
             self.organizations.discard(name)
             self.repositories.discard(name)
             self.tags.pop(name, None)
             self.gone[name] = trace_name
+
+    def _note(self, name: str) -> None:
+        """Put a name below what it is deleted with."""
+        repository, colon, _ = name.rpartition(":")
+        organization, slash, _ = name.partition("/")
+        if colon:
+            self._below.setdefault(repository, set()).add(name)
+        if slash:
+            self._below.setdefault(organization, set()).add(name)
 
     def begin_at(self, state: str) -> None:
         """Take the state of a checkpoint: what is told of its names before counts no more."""
@@ -135,6 +147,8 @@ class Told:
         self.organizations.update(value["organizations"])
         self.repositories.update(value["repositories"])
         self.tags.update(value["tags"])
+        for name in (*value["repositories"], *value["tags"]):
+            self._note(name)
 
     def state(self) -> str:
         """This state as a checkpoint holds it."""

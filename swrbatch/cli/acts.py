@@ -24,6 +24,7 @@ def opened(given: Mapping[str, Any]) -> Iterator[tuple[Any, Any]]:
     from ..store import DEFAULT_ACCOUNT, Store, current_actor
 
     with exits(_lang(given)), Store(store_path(given["store"])) as store:
+        _check_texts(given)
         account = given["account"] or store.settings().get("account") or DEFAULT_ACCOUNT
         before = len(store.foreign)
         try:
@@ -179,16 +180,13 @@ def name_of(what: str, text: str) -> str:
     return text
 
 
-def words(text: str | None) -> str | None:
-    """A description: any text that can be stored."""
-    if text is not None:
+def _check_texts(given: Mapping[str, Any]) -> None:
+    """UsageError for a value that is no text: bytes of the command line that are not UTF-8 cannot be stored or looked for."""
+    for name, value in given.items():
         try:
-            text.encode()
+            (value if isinstance(value, str) else "").encode()
         except UnicodeEncodeError as e:
-            raise UsageError("the description is no valid text (UTF-8)") from e
-        if "\0" in text:
-            raise UsageError("the description holds a NUL character")
-    return text
+            raise UsageError(f"{name.strip('_').replace('_', '-')} {printable(value)}: it is no valid text (UTF-8)") from e
 
 
 # --- asking ------------------------------------------------------------------------------------------------------------

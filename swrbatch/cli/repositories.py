@@ -44,7 +44,7 @@ def _attributes(public: bool | None, category: str | None, description: str | No
 
     with exits():
         chosen = None if category is None else parse_category(category)
-        return {"is_public": public, "category": chosen, "description": acts.words(description)}
+        return {"is_public": public, "category": chosen, "description": description}
 
 
 @repo.command("create")

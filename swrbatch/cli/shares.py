@@ -41,7 +41,7 @@ def add(
 
     given = locals()
     with acts.change(given) as act:
-        terms = Terms(deadline_ms=parse_deadline(until), description=acts.words(description) or "")
+        terms = Terms(deadline_ms=parse_deadline(until), description=description)
         made = add_share(act, acts.path_of(path), acts.name_of("account", with_), terms)
     acts.show_change(made, given)
 
@@ -86,7 +86,7 @@ def edit(
     given = locals()
     with acts.change(given) as act:
         terms: dict[str, Any] = {} if until is None else {"deadline_ms": parse_deadline(until)}
-        terms |= {} if description is None else {"description": acts.words(description)}
+        terms |= {} if description is None else {"description": description}
         if not terms:
             raise UsageError("nothing to edit: give --until or --description")
         made = edit_share(act, acts.path_of(path), acts.name_of("account", with_), **terms)

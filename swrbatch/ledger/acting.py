@@ -84,7 +84,10 @@ class Acting:
         if self._event is not None:
             trace_name, name, request = self._event
             response = {"result": "rejected", "codes": [found.code], "reason": found.message}
-            self._record(trace_name, name, request, response, message=canonical_json([found.code]), rating="warning")
+            # The service's own codes begin with the HTTP status.
+            status = found.swr_code.rpartition(".")[2][:3]
+            message = canonical_json([found.code])
+            self._record(trace_name, name, request, response, message=message, rating="warning", code=status)
 
     def _record(self, trace_name: str, name: str, request: Mapping[str, Any], response: Mapping[str, Any], **more: Any) -> None:
         more |= {"actor": self.actor, "run_id": self.run_id, "time": self.now, "record_time": self.now}

@@ -139,7 +139,7 @@ def verify_chain(connection: Connection, *, replaying: bool = True) -> tuple[lis
                 rating = trace["trace_rating"]
                 if name == PRUNE and start is not None and (told := json.loads(trace["response"]))["seq"] == start.seq:
                     vouched = told["hash"] == start.hash and told["state_sha256"] == state_hash(start.state)
-            if replaying and rating == "normal" and not _replay_text(name, text, tags):
+            if replaying and name in _REPLAYED and rating == "normal" and not _REPLAYED[name](text, tags):
                 return broken(number, "its text cannot be read")
             seq, previous = number, digest
     if start is not None and not vouched:
@@ -172,15 +172,8 @@ def _rating(text: str, trace_id: str, run_id: str, recorded: int, name: str) -> 
     return text[begin : text.find('"', begin)]
 
 
-def _replay_text(name: str, text: str, tags: dict[str, str]) -> bool:
-    """Apply an event of rating normal; False when its text cannot be read."""
-    if name == "deleteImageTag":
-        return _replay_parsed(text, tags)
-    return name != "uploadImagePackage" or _replay_upload(text, tags)
-
-
 def _replay_upload(text: str, tags: dict[str, str]) -> bool:
-    """As `_replay_text`, quickly."""
+    """Apply an upload of rating normal, mostly without parsing it; False when its text cannot be read."""
     begin = text.rfind(_RESOURCE) + len(_RESOURCE)
     end = text.find('"', begin)
     if text.startswith(_UPLOADED, end):
@@ -192,6 +185,7 @@ def _replay_upload(text: str, tags: dict[str, str]) -> bool:
 
 
 def _replay_parsed(text: str, tags: dict[str, str]) -> bool:
+    """Apply an event of rating normal; False when its text cannot be read."""
     trace = _parsed(text)
     if trace is None:
         return False
@@ -200,6 +194,10 @@ def _replay_parsed(text: str, tags: dict[str, str]) -> bool:
     except (ValueError, KeyError, TypeError):
         return False
     return True
+
+
+_REPLAYED: Final = {"uploadImagePackage": _replay_upload, "deleteImageTag": _replay_parsed}
+"""The events that change the tag table."""
 
 
 def _parsed(text: str) -> dict[str, Any] | None:

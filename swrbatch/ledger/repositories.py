@@ -9,8 +9,8 @@ from typing import Any
 
 from sqlalchemy import ColumnElement, Row, and_, exists, func, insert, or_, select, update
 
-from ..errors import Refused, issue, printable
-from ..policy import REPOSITORY_DESCRIPTION, Naming, check_description, why_invalid
+from ..errors import Refused, UsageError, issue, printable
+from ..policy import CATEGORIES, REPOSITORY_DESCRIPTION, Naming, check_description, why_invalid
 from ..rights import Act, Level
 from .access import find, granted_to, is_administrator, known_repository
 from .acting import Acting, Change
@@ -66,6 +66,8 @@ def edit_repository(act: Acting, path: str, **attributes: Any) -> Change:
 
 def _given(attributes: dict[str, Any]) -> dict[str, Any]:
     assert attributes.keys() <= set(_ATTRIBUTES), attributes.keys()
+    if attributes.get("category") not in (None, *CATEGORIES):
+        raise UsageError(f"the category {printable(attributes['category'])} is none of {', '.join(CATEGORIES)}")
     return {name: value for name, value in attributes.items() if value is not None}
 
 
