@@ -7,12 +7,10 @@ are lazy.
 
 from __future__ import annotations
 
-import array
 import contextlib
 import dataclasses
 import functools
 import io
-import itertools
 import operator
 import os
 import types
@@ -118,49 +116,8 @@ def rows_to_arrow(kind: type, rows: Sequence[Any]) -> pa.Table:
     """Rows of one type as an Arrow table."""
     import pyarrow as pa
 
-    schema = row_schema(kind)
-    readers = [operator.attrgetter(column.name) for column in row_columns(kind)]
-    made = [_array([*map(reader, rows)], field.type) for reader, field in zip(readers, schema, strict=True)]
-    return pa.Table.from_arrays(made, schema=schema)
-
-
-def _array(values: list[Any], kind: pa.DataType) -> pa.Array[Any]:
-    """What `pa.array(values, kind)` gives. That one asks of every list whether it is one of pandas, and imports pandas for it."""
-    import pyarrow as pa
-
-    missing = values.count(None)
-    validity = _bits([value is not None for value in values]) if missing else None
-    parts: list[Any] = []
-    children = None
-    if pa.types.is_string(kind):
-        texts: list[Any] = [value or "" for value in values] if missing else values
-        joined = "".join(texts)
-        data = joined.encode()
-        # Of ASCII a text has as many bytes as characters.
-        parts = [_offsets(texts if len(data) == len(joined) else [text.encode() for text in texts]), pa.py_buffer(data)]
-    elif pa.types.is_list(kind):
-        lists = [value or () for value in values]
-        parts = [_offsets(lists)]
-        children = [_array([*itertools.chain.from_iterable(lists)], kind.value_type)]
-    elif pa.types.is_boolean(kind):
-        parts = [_bits(values)]
-    else:
-        code = "d" if pa.types.is_floating(kind) else "q"
-        parts = [pa.py_buffer(array.array(code, [value or 0 for value in values]))]
-    return pa.Array.from_buffers(kind, len(values), [validity, *parts], missing, children=children)
-
-
-def _offsets(values: Sequence[Sequence[Any]]) -> pa.Buffer:
-    import pyarrow as pa
-
-    return pa.py_buffer(array.array("i", itertools.accumulate(map(len, values), initial=0)))
-
-
-def _bits(flags: Sequence[Any]) -> pa.Buffer:
-    import pyarrow as pa
-
-    number = int("".join("1" if flag else "0" for flag in reversed(flags)) or "0", 2)
-    return pa.py_buffer(number.to_bytes(len(flags) // 8 + 1, "little"))
+    readers = [(column.name, operator.attrgetter(column.name)) for column in row_columns(kind)]
+    return pa.Table.from_pydict({name: [*map(read, rows)] for name, read in readers}, schema=row_schema(kind))
 
 
 def to_arrow(table: str, rows: Sequence[Any]) -> pa.Table:

@@ -18,8 +18,6 @@ import pyarrow as pa
 import pyarrow.dataset as ds
 import pyarrow.parquet as pq
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 from sqlalchemy import select
 
 import imagetar
@@ -27,7 +25,7 @@ from conftest import ROOT
 from imagetar import TAG, Image
 from swrbatch import Cancel, RunResult, Store, StoreError, check_archives, import_archives, tables
 from swrbatch.ledger.schema import events
-from swrbatch.results import ROWS, Millis
+from swrbatch.results import ROWS
 
 OTHERS = [name for name in ROWS if name != "runs"]
 
@@ -418,52 +416,12 @@ def test_rows_of_text_that_is_hard_to_store(tmp_path: Path) -> None:
 # --- schemas -----------------------------------------------------------------------------------------------------------
 
 
-@dataclasses.dataclass(frozen=True)
-class EveryType:
-    text: str
-    text_or_none: str | None
-    number: int
-    number_or_none: int | None
-    real_or_none: float | None
-    flag_or_none: bool | None
-    time_or_none: Millis | None
-    texts: tuple[str, ...]
-    texts_or_none: tuple[str, ...] | None
-
-
-INT64 = st.integers(-(2**63), 2**63 - 1)
-TEXTS = st.lists(st.text(max_size=5), max_size=4).map(tuple)
-EVERY_TYPE = st.builds(
-    EveryType,
-    st.text(max_size=20),
-    st.none() | st.text(max_size=20),
-    INT64,
-    st.none() | INT64,
-    st.none() | st.floats(allow_nan=False),
-    st.none() | st.booleans(),
-    st.none() | INT64.map(Millis),
-    TEXTS,
-    st.none() | TEXTS,
-)
-
-
-@given(st.lists(EVERY_TYPE, max_size=40))
-def test_rows_are_what_pyarrow_would_make_of_them(rows: list[EveryType]) -> None:
-    made = tables.rows_to_arrow(EveryType, rows)
-    made.validate(full=True)
-    by_name = {name: [getattr(row, name) for row in rows] for name in made.column_names}
-    assert made.equals(pa.Table.from_pydict(by_name, schema=tables.row_schema(EveryType)))
-
-
-def test_a_report_does_not_need_pandas(tmp_path: Path, archive: Path) -> None:
-    program = f"""
-import sys
-from swrbatch import check_archives
-check_archives([{str(archive)!r}], report={str(tmp_path / "report")!r})
-assert "pyarrow" in sys.modules
-assert "pandas" not in sys.modules, "which would take longer to load than everything else"
-"""
-    subprocess.run([sys.executable, "-c", program], check=True)
+def test_the_command_does_without_pandas(tmp_path: Path, archive: Path) -> None:
+    """Which takes longer to load than a small run takes."""
+    argv = [sys.executable, "-X", "importtime", "-m", "swrbatch", "check", str(archive), "--report", str(tmp_path / "report")]
+    done = subprocess.run(argv, capture_output=True, text=True, env={**os.environ, "PYTHONPATH": str(ROOT)}, check=True)
+    loaded = {line.rpartition("|")[2].strip() for line in done.stderr.splitlines()}
+    assert "pyarrow.parquet" in loaded and not any(name.startswith("pandas.") for name in loaded)
     assert len(pd.read_parquet(tmp_path / "report" / "images")) == 1
 
 
