@@ -71,7 +71,7 @@ def _root(version: bool = typer.Option(False, "--version", callback=_version, is
 
 
 class _WithoutPandas(MetaPathFinder):
-    """Hides pandas. No command needs it, but pyarrow loads it, slower than most commands, to see whether a value is one of its."""
+    """Hides pandas: no command needs it, but pyarrow loads it, slower than most commands, to see whether a value is of it."""
 
     def find_spec(self, fullname: str, path: object = None, target: object = None) -> None:
         if fullname == "pandas":
