@@ -394,7 +394,7 @@ class _Batch:
                 yield found.at(archive=attempt.archive, image_index=image.index)
                 if found.is_error:
                     continue
-            self.seen[key] = (image_id, where, by_rule)
+            self.seen[key] = (image_id, where if first is None else first[1], by_rule)
 
     # --- rows --------------------------------------------------------------------------------------------------------
 

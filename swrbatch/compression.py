@@ -89,7 +89,7 @@ def decompress(kind: Compression, chunks: Iterable[bytes], *, padded: bool = Fal
         elif kind is Compression.ZSTD:
             yield from _decompress_zstd(chunks, turn)
         else:
-            yield from _decompress_members(lambda: _DECODERS[kind](turn), chunks, padded)
+            yield from _decompress_members(kind, turn, chunks, padded)
     finally:
         turn.end()
 
@@ -195,9 +195,13 @@ _DECODERS: dict[Compression, Callable[[_Turn], _Decoder]] = {
 }
 
 
-def _decompress_members(new: Callable[[], _Decoder], chunks: Iterable[bytes], padded: bool) -> Iterator[bytes]:
+_MAGIC = {Compression.GZIP: b"\x1f\x8b", Compression.XZ: b"\xfd7zXZ\x00", Compression.BZIP2: b"BZh"}
+
+
+def _decompress_members(kind: Compression, turn: _Turn, chunks: Iterable[bytes], padded: bool) -> Iterator[bytes]:
     decoder: _Decoder | None = None
     seen = False
+    head = b""
     for chunk in chunks:
         # Small pieces keep the copy of what a decoder has not consumed yet small, whatever the ratio.
         for start in range(0, len(chunk), _INPUT):
@@ -206,7 +210,11 @@ def _decompress_members(new: Callable[[], _Decoder], chunks: Iterable[bytes], pa
                 if decoder is None:
                     if padded and seen and (data := data.lstrip(b"\0")) == b"":
                         break
-                    decoder = new()
+                    decoder, head = _DECODERS[kind](turn), b""
+                if len(head) < len(_MAGIC[kind]):
+                    head += data[: len(_MAGIC[kind]) - len(head)]
+                    if seen and not _MAGIC[kind].startswith(head):
+                        raise CorruptData(f"what follows its end is no {kind} data")
                 try:
                     piece = decoder.decompress(data, CHUNK)
                     while True:

@@ -93,6 +93,12 @@ def same_registry(a: str, b: str) -> bool:
     return a.lower() == b.lower()
 
 
+def is_address(text: str) -> bool:
+    """Whether a server can listen at `text`: `host:port`, or `:port` for every interface."""
+    host, colon, port = text.rpartition(":")
+    return is_registry(f"{host or 'localhost'}:{port}") if colon else False
+
+
 def is_registry(text: str) -> bool:
     """Whether `text` is a valid `host[:port]`: a DNS name, an IPv4 address or an [IPv6] address."""
     host, colon, port = text.rpartition(":")

@@ -11,6 +11,7 @@ import contextlib
 import dataclasses
 import functools
 import io
+import operator
 import os
 import types
 from collections.abc import Iterable, Iterator, Sequence
@@ -115,8 +116,8 @@ def rows_to_arrow(kind: type, rows: Sequence[Any]) -> pa.Table:
     """Rows of one type as an Arrow table."""
     import pyarrow as pa
 
-    values = {c.name: [getattr(row, c.name) for row in rows] for c in row_columns(kind)}
-    return pa.Table.from_pydict(values, schema=row_schema(kind))
+    readers = [(column.name, operator.attrgetter(column.name)) for column in row_columns(kind)]
+    return pa.Table.from_pydict({name: [*map(read, rows)] for name, read in readers}, schema=row_schema(kind))
 
 
 def to_arrow(table: str, rows: Sequence[Any]) -> pa.Table:

@@ -30,15 +30,18 @@ from .layers import Budget, LayerReading, LayerSource
 from .layout import Link, disk_errors, locked, run_folder
 from .ledger.events import verify_chain
 from .ledger.schema import layer_blobs, tags
+from .sizes import counted
 from .store import Store, tag_query
 
 _MANY = 400
 """Keys in one statement: far below the bound parameters that a database takes."""
+_SHOWN = 5
+"""Tags that an issue about a blob names, at most."""
 
 
 @dataclass(slots=True)
 class VerifyResult:
-    """What was found (`issues`), what was done about it (`repaired`, one sentence each), and how much was looked at.
+    """What was found (`issues`), what was done about it (`repaired`, a sentence each), and how much was looked at.
 
     `unreferenced` blobs belong to no tag of the ledger: refused loads, foreign tags, or what a crash left.
     """
@@ -51,6 +54,12 @@ class VerifyResult:
     bytes_hashed: int = 0
     issues: list[Issue] = field(default_factory=list)
     repaired: list[str] = field(default_factory=list)
+    repaired_zh: list[str] = field(default_factory=list)
+
+    def tell(self, sentence: str, sentence_zh: str) -> None:
+        """Note what was done."""
+        self.repaired.append(sentence)
+        self.repaired_zh.append(sentence_zh)
 
     @property
     def ok(self) -> bool:
@@ -65,10 +74,20 @@ class _Found:
     links: list[tuple[Any, list[Link], list[Issue]]] = field(default_factory=list)
     stale: list[tuple[str, str]] = field(default_factory=list)
     corrupt: dict[Digest, Issue] = field(default_factory=dict)
-    referenced: set[Digest] = field(default_factory=set)
+    users: dict[Digest, list[str]] = field(default_factory=dict)
     layers: dict[Digest, dict[Digest, str]] = field(default_factory=dict)
     events: dict[str, str] = field(default_factory=dict)
     repairable: list[Issue] = field(default_factory=list)
+
+    def use(self, digest: Digest, name: str) -> None:
+        """Note that a tag needs a blob."""
+        self.users.setdefault(digest, []).append(name)
+
+    def place(self, digest: Digest) -> str:
+        """The tags that need a blob, the first few by name."""
+        names = list(dict.fromkeys(self.users.get(digest, ())))
+        more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
+        return ", ".join(names[:_SHOWN]) + more
 
 
 def verify_store(
@@ -134,7 +153,7 @@ def _compare_replay(actual: dict[str, str], replayed: dict[str, str]) -> Iterato
 
 def _check_tag(store: Store, row: Any, found: _Found) -> Iterator[Issue]:
     name, digest = _name(row), Digest.parse(row.digest)
-    found.referenced.add(digest)
+    found.use(digest, name)
     raw = store.layout.read_blob(digest, MAX_OCI_MANIFEST)
     if raw is None:
         yield issue("blob-missing", place=name, digest=digest, reference=name, source=row.archive)
@@ -167,7 +186,7 @@ def _check_row(name: str, row: Any, manifest: Manifest) -> Iterator[Issue]:
 def _check_descriptors(store: Store, name: str, row: Any, manifest: Manifest, found: _Found) -> Iterator[Issue]:
     for descriptor in (manifest.config, *manifest.layers):
         size = store.layout.blob_size(descriptor.digest)
-        found.referenced.add(descriptor.digest)
+        found.use(descriptor.digest, name)
         if size is None:
             yield issue("blob-missing", place=name, digest=descriptor.digest, reference=name, source=row.archive)
         elif size != descriptor.size:
@@ -224,14 +243,14 @@ def _check_blobs(store: Store, result: VerifyResult, found: _Found, deep: bool, 
         for digest, size, fault in pool.map(look, store.layout.blobs()):
             result.blobs += 1
             result.bytes_hashed += size if deep else 0
-            if digest not in found.referenced:
+            if digest not in found.users:
                 result.unreferenced += 1
                 result.unreferenced_bytes += size
             if fault is not None and fault.code != "blob-corrupt":
                 result.issues.append(fault)
             elif fault is not None:
                 found.corrupt.setdefault(digest, fault)
-    result.issues += found.corrupt.values()
+    result.issues += (fault.at(place=found.place(digest) or fault.place) for digest, fault in found.corrupt.items())
 
 
 def _hash_blob(store: Store, digest: Digest, size: int, found: _Found, cancel: Cancel) -> Issue | None:
@@ -270,7 +289,8 @@ def _repair(store: Store, result: VerifyResult, found: _Found) -> None:
         for row, links, mended in _trusted(store, found):
             store.layout.write_links(links, tmp)
             found.repairable += mended
-            result.repaired.append(f"{len(links)} links of {_name(row)} were written again")
+            count, name = len(links), _name(row)
+            result.tell(f"{counted(count, 'link')} of {name} written again", f"{name}的{count}个链接已重新写入")
     forgotten = 0
     with store.ledger.write() as connection:
         for start in range(0, len(found.stale), _MANY):
@@ -279,9 +299,10 @@ def _repair(store: Store, result: VerifyResult, found: _Found) -> None:
         for digest in found.corrupt:
             forgotten += connection.execute(delete(layer_blobs).where(layer_blobs.c.digest == str(digest))).rowcount
     if forgotten:
-        result.repaired.append(f"{forgotten} notes of layers were forgotten")
+        result.tell(f"{counted(forgotten, 'note')} of layers forgotten", f"{forgotten}条层记录已删除")
     for digest in found.corrupt:
-        result.repaired.append(f"{digest} was moved to {_set_aside(store, digest)}")
+        place = _set_aside(store, digest)
+        result.tell(f"{digest} was moved to {place}", f"{digest}已移至{place}")
     done = {id(each) for each in found.repairable}
     result.issues = [each for each in result.issues if id(each) not in done]
 

@@ -27,6 +27,7 @@ from swrbatch.audit.traces import Source, read_trace
 from swrbatch.cts import catalog
 from swrbatch.digest import Cancel
 from swrbatch.errors import Cancelled
+from test_audit_export import cli
 from test_audit_traces import DAMAGE
 from traces import (
     DAY,
@@ -201,6 +202,16 @@ def test_damaged_files_cost_what_is_damaged(tmp_path: Path) -> None:
     } == expected
     assert result.records == sum(kept for kept, _ in expected.values())
     assert result.rejected == sum(rejected for _, rejected in expected.values()) == len(rejects_of(Dataset(tmp_path / "dataset")))
+
+
+def test_reasons_of_rejects_are_told(tmp_path: Path) -> None:
+    """The first ten on stderr, the number of the others too; stdout stays what it is."""
+    write(tmp_path / "in" / "bad.json", b"[" + b",".join([b"7"] * 12) + b"]")
+    write(tmp_path / "in" / "good.json", array(traces(2)))
+    code, out, err = cli("audit", "ingest", tmp_path / "in", "--to", tmp_path / "dataset", "--format", "json")
+    lines = err.splitlines()
+    assert code == 0 and json.loads(out)["rejected"] == 12 and len(lines) == 11
+    assert lines[0].startswith("swrbatch: rejected bad.json 0: ") and lines[-1] == "swrbatch: and 2 more records"
 
 
 def test_a_file_that_cannot_be_opened_is_tried_again(tmp_path: Path) -> None:

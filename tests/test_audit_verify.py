@@ -457,10 +457,11 @@ def test_an_export_against_its_manifest(form: Form, tmp_path: Path) -> None:
     assert verify_path(str(dest)).sound
 
 
-def test_what_vouches_for_nothing_is_wrong_usage(tmp_path: Path) -> None:
+def test_what_vouches_for_nothing(tmp_path: Path) -> None:
     (tmp_path / "some.json").write_text("{}")
     assert cli("audit", "verify", tmp_path)[0] == 2
-    assert cli("audit", "verify", tmp_path / "nowhere")[0] == 2
+    for name in ("verify", "query", "reconcile"):
+        assert cli("audit", name, tmp_path / "nowhere")[0] == 3
     assert cli("audit", "verify", tmp_path, "--print-head")[0] == 2
     assert cli("audit", "verify", "--store", tmp_path / "nowhere")[0] == 3
 

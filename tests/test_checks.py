@@ -550,6 +550,7 @@ def test_of_a_name_that_is_repeated_the_last_image_wins(tmp_path: Path) -> None:
     result = import_archives(paths, tmp_path / "store")
     assert [row.status for row in result.images] == ["loaded", "overwritten", "overwritten", "overwritten"]
     assert [(row.code, row.archive) for row in result.issues] == [("reference-repeated", str(path)) for path in paths[1:]]
+    assert all(f"first in {paths[0]}" in row.message for row in result.issues)
     with Store(tmp_path / "store") as store:
         assert [row["image_id"] for row in store.images()] == [images[1].image_id]
 

@@ -1007,6 +1007,11 @@ def test_serve_config(call: Call, tmp_path: Path) -> None:
     writable = yaml.safe_load(call("serve-config", "--writable", "--addr", "127.0.0.1:5555").out)
     assert "maintenance" not in writable["storage"] and writable["storage"]["delete"] == {"enabled": True}
     assert writable["http"] == {"addr": "127.0.0.1:5555"}
+    for addr in (":5000", "[::1]:5000", "localhost:65535"):
+        assert yaml.safe_load(call("serve-config", "--addr", addr).out)["http"] == {"addr": addr}
+    for addr in ("localhost", "5000", ":", "host:65536", "http://host:5000", "a b:1"):
+        wrong = call("serve-config", "--addr", addr)
+        assert wrong.code == 2 and "is no HOST:PORT" in wrong.err and not wrong.out
 
 
 # --- every option is met here ----------------------------------------------------------------------------------------

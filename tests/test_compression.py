@@ -214,6 +214,16 @@ def test_garbage_behind_is_corrupt(kind: Compression, padded: bool) -> None:
     assert outcome(kind, bytes(8), padded=padded) is None
 
 
+@pytest.mark.parametrize("kind", [Compression.GZIP, Compression.XZ, Compression.BZIP2])
+@pytest.mark.parametrize("size", [1, CHUNK])
+@pytest.mark.parametrize("tail", [b"x", b"\x1f\xff", b"more behind"])
+def test_what_lies_behind_is_told_from_what_is_cut_off(kind: Compression, size: int, tail: bytes) -> None:
+    with pytest.raises(CorruptData, match=f"what follows its end is no {kind} data"):
+        unpacked(kind, compress(TEXT, kind.value) + tail, size=size)
+    with pytest.raises(CorruptData, match="ends early"):
+        unpacked(kind, compress(TEXT, kind.value) * 2 + compress(TEXT, kind.value)[:2], size=size)
+
+
 def test_an_xz_file_holds_no_lzma_stream() -> None:
     """Only what the magic bytes promised: liblzma would guess at what comes next."""
     assert outcome(Compression.XZ, lzma.compress(TEXT) + lzma.compress(TEXT, lzma.FORMAT_ALONE)) is None

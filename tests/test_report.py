@@ -419,6 +419,15 @@ def test_rows_of_text_that_is_hard_to_store(tmp_path: Path) -> None:
 # --- schemas -----------------------------------------------------------------------------------------------------------
 
 
+def test_the_command_does_without_pandas(tmp_path: Path, archive: Path) -> None:
+    """Which takes longer to load than a small run takes."""
+    argv = [sys.executable, "-X", "importtime", "-m", "swrbatch", "check", str(archive), "--report", str(tmp_path / "report")]
+    done = subprocess.run(argv, capture_output=True, text=True, env={**os.environ, "PYTHONPATH": str(ROOT)}, check=True)
+    loaded = {line.rpartition("|")[2].strip() for line in done.stderr.splitlines()}
+    assert "pyarrow.parquet" in loaded and not any(name.startswith("pandas.") for name in loaded)
+    assert len(pd.read_parquet(tmp_path / "report" / "images")) == 1
+
+
 def test_types_that_columns_may_have() -> None:
     for table in ROWS:
         for column, field in zip(tables.columns(table), tables.schema(table), strict=True):

@@ -249,7 +249,7 @@ def test_a_stale_note_of_a_layer_is_a_warning(home: Home) -> None:
     result = home.verify()
     assert result.ok and [found.code for found in result.issues] == ["map-stale"]
     result = home.verify(repair=True)
-    assert (result.issues, result.repaired) == ([], ["1 notes of layers were forgotten"])
+    assert (result.issues, result.repaired) == ([], ["1 note of layers forgotten"])
     assert home.verify(deep=True).issues == []
 
 
@@ -353,7 +353,7 @@ def test_repair_writes_links_again(home: Home, what: str) -> None:
     FAULTS[what][0](home)
     result = home.verify(repair=True)
     assert (result.ok, result.issues) == (True, [])
-    assert result.repaired == [f"1 links of {NAME} were written again"]
+    assert result.repaired == [f"1 link of {NAME} written again"]
     assert home.bytes() == whole
     assert len(check_sound(home.path)) == 4
 
@@ -439,6 +439,12 @@ def test_verify_can_be_cancelled(home: Home) -> None:
         verify_store(store, deep=True, cancel=cancel)
 
 
+def test_a_damaged_blob_is_told_with_every_tag_that_needs_it(home: Home) -> None:
+    flip(home.blob(home.manifest().layers[0].digest))
+    (found,) = (found for found in home.verify(deep=True).issues if found.code == "blob-corrupt")
+    assert sorted(found.place.split(", ")) == ["team/app:v1", "team/app:v2", "team/tool:v1"]
+
+
 def test_the_command(home: Home) -> None:
     """Exit codes and both outputs of the real command."""
 
@@ -454,8 +460,11 @@ def test_the_command(home: Home) -> None:
     told = json.loads(done.stdout)
     assert done.returncode == 1 and not told["ok"]
     assert sorted(found["code"] for found in told["issues"]) == ["blob-corrupt", "link-missing"]
+    assert "error blob-corrupt team/app:v1: the blob sha256:" in verify("--deep").stdout
+    chinese = verify("--deep", "--lang", "zh").stdout
+    assert "4个镜像版本，8条事件" in chinese and chinese.endswith("仓库有问题\n")
     done = verify("--deep", "--repair")
-    assert done.returncode == 1 and "repaired: 1 links of team/app:v1 were written again" in done.stdout
+    assert done.returncode == 1 and "repaired: 1 link of team/app:v1 written again" in done.stdout
     home.reload()
     assert verify("--deep").returncode == 0
 

@@ -21,6 +21,7 @@ from itertools import islice
 from typing import Annotated, Any, Final
 
 from ..digest import Cancel
+from ..errors import printable
 from ..layout import disk_errors
 from ..tables import replacing, row_schema, rows_to_arrow
 from .bulk import CHUNK_BYTES, CHUNK_FILES, Bulk, Taken
@@ -32,6 +33,7 @@ from .unpack import Prepared, prepare
 
 _BATCH_CHARACTERS: Final = 16 << 20
 _REJECTS_HELD: Final = 4096
+_REJECTS_TOLD: Final = 10
 _READY: Final = 8
 
 
@@ -60,7 +62,10 @@ class RejectRow:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class IngestResult:
-    """What a run took. `kept` rows are in the dataset now; `duplicates` were dropped; `flags` counts the kept rows by flag."""
+    """What a run took. `kept` rows are in the dataset now; `duplicates` were dropped; `flags` counts the kept rows by flag.
+
+    `rejects` are the first of what was rejected, `file position: reason` each.
+    """
 
     files: int
     files_known: int
@@ -70,6 +75,7 @@ class IngestResult:
     duplicates: int
     rejected: int
     flags: dict[str, int]
+    rejects: tuple[str, ...] = ()
 
 
 def ingest(paths: Sequence[str], dataset: Dataset, *, now: int, cancel: Cancel | None = None) -> IngestResult:
@@ -227,6 +233,7 @@ class _Run:
             kept=kept,
             duplicates=self.records - kept,
             rejected=self.rejects.count,
+            rejects=tuple(self.rejects.first),
             flags=dict(sorted(flags.items())),
         )
 
@@ -298,10 +305,13 @@ class _Rejects:
         self._path = path
         self._held: list[RejectRow] = []
         self._writer: Any = None
+        self.first: list[str] = []
         self.count = 0
 
     def add(self, file: str, item: Reject) -> None:
         self._held.append(RejectRow(file=file, position=item.position, reason=item.reason, raw=item.raw))
+        if len(self.first) < _REJECTS_TOLD:
+            self.first.append(f"{printable(file)} {item.position}: {item.reason}")
         self.count += 1
         if len(self._held) >= _REJECTS_HELD:
             self._spill()

@@ -64,10 +64,10 @@ def verify_path(
     """A dataset, an export's destination, or a folder with digest files, told by what lies in it.
 
     With `store`, the events of an export are compared with the store's chain too. Raises as `verify_dataset`, `verify_folder`,
-    `chains.verify_digests`; UsageError for what is no folder.
+    `chains.verify_digests`; StoreError for what is no folder.
     """
     if not os.path.isdir(path):
-        raise UsageError(f"{path} is no folder: name a dataset, the destination of an export, or a folder with digest files")
+        raise StoreError(f"{path} is no folder: name a dataset, the destination of an export, or a folder with digest files")
     if os.path.exists(os.path.join(path, "_swrbatch", "manifest.json")):
         dataset = Dataset(path)
         findings, rows = verify_dataset(dataset)

@@ -7,7 +7,9 @@ fast with fifty commands as with five.
 from __future__ import annotations
 
 import importlib
+import sys
 from collections.abc import Mapping
+from importlib.abc import MetaPathFinder
 from typing import Any, cast
 
 import typer
@@ -80,6 +82,15 @@ def _root(version: bool = typer.Option(False, "--version", callback=_version, is
     del version
 
 
+class _WithoutPandas(MetaPathFinder):
+    """Hides pandas: no command needs it, but pyarrow loads it, slower than most commands, to see whether a value is of it."""
+
+    def find_spec(self, fullname: str, path: object = None, target: object = None) -> None:
+        if fullname == "pandas":
+            raise ModuleNotFoundError("commands do without pandas", name=fullname)
+
+
 def main() -> None:
     """The entry point of the program."""
+    sys.meta_path.insert(0, _WithoutPandas())
     app(prog_name="swrbatch")

@@ -101,6 +101,10 @@ def ingest(
 
     with exits():
         result = run(paths, Dataset(to, create=True, catalog=name.value), now=_now())
+    for reject in result.rejects:
+        typer.echo(f"swrbatch: rejected {reject}", err=True)
+    if more := result.rejected - len(result.rejects):
+        typer.echo(f"swrbatch: and {counted(more, 'more record')}", err=True)
     if format is Format.JSON:
         show(json.dumps(dataclasses.asdict(result)))
         return
@@ -346,9 +350,12 @@ def _report_text(built: Any, written: list[str], language: str, format: Format) 
     if format is Format.JSON:
         values = {"report": dataclasses.asdict(built.about), "findings": [dataclasses.asdict(f) for f in findings]}
         return json.dumps({**values, "files": written}, ensure_ascii=False)
-    lines = [(f.severity, f"{f.count}", f.code, f.message_zh if language == "zh" else f.message) for f in findings]
-    found = [table(["severity", "count", "finding", "meaning"], lines)] if lines else []
-    return "\n".join([*found, f"{counted(built.about.events, 'event')}, {counted(len(written), 'file')}", written[-1]])
+    chinese = language == "zh"
+    head = ["级别", "数量", "发现", "含义"] if chinese else ["severity", "count", "finding", "meaning"]
+    lines = [(f.severity, f"{f.count}", f.code, f.message_zh if chinese else f.message) for f in findings]
+    events, files = built.about.events, len(written)
+    totals = f"{events}条事件，{files}个文件" if chinese else f"{counted(events, 'event')}, {counted(files, 'file')}"
+    return "\n".join([*([table(head, lines)] if lines else []), totals, written[-1]])
 
 
 @audit.command("reconcile")

@@ -123,11 +123,20 @@ def _verify_text(result: Any, deep: bool, language: Any) -> str:
     from ..sizes import counted, format_size
     from .text import word
 
+    chinese = language == "zh"
     lines = []
     for found in result.issues:
-        lines += [f"{word(found.severity.value, language)} {found.code}: {found.text(language)}"]
-        lines += [f"  {word('way out', language)}{'：' if language == 'zh' else ': '}{found.remedy(language)}"]
-    lines += [f"repaired: {done}" for done in result.repaired]
+        text = found.text(language)
+        place = "" if found.place in text else f" {found.place}"
+        lines += [f"{word(found.severity.value, language)} {found.code}{place}: {text}"]
+        lines += [f"  {word('way out', language)}{'：' if chinese else ': '}{found.remedy(language)}"]
+    lines += [f"已修复：{done}" for done in result.repaired_zh] if chinese else [f"repaired: {done}" for done in result.repaired]
+    if chinese:
+        hashed = f"，已校验{format_size(result.bytes_hashed)}" if deep else ""
+        unused = f"其中{result.unreferenced}个（{format_size(result.unreferenced_bytes)}）不属于任何镜像版本"
+        lines.append(f"{result.tags}个镜像版本，{result.events}条事件，{result.blobs}个数据块，{unused}{hashed}")
+        lines.append("仓库完好" if result.ok else "仓库有问题")
+        return "\n".join(lines)
     unreferenced = f"{result.unreferenced} of no tag here ({format_size(result.unreferenced_bytes)})"
     hashed = f", {format_size(result.bytes_hashed)} hashed" if deep else ""
     held = f"{counted(result.tags, 'tag')}, {counted(result.events, 'event')}, {counted(result.blobs, 'blob')}"
@@ -148,9 +157,12 @@ def serve_config(
     """
     import yaml
 
+    from ..policy import is_address
     from ..store import Store
 
     with exits(), Store(store_path(store)) as opened:
+        if not is_address(addr):
+            raise UsageError(f"--addr {printable(addr)} is no HOST:PORT: write 127.0.0.1:5000, [::1]:5000 or :5000")
         # No blob descriptor cache: after a garbage collection clients would skip layers that are gone (distribution 2966, 3743).
         storage: dict[str, Any] = {"filesystem": {"rootdirectory": opened.path}, "delete": {"enabled": writable}}
         if not writable:
