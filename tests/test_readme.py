@@ -33,7 +33,10 @@ from typer.models import OptionInfo
 from conftest import ROOT
 from swrbatch import tables
 from swrbatch.cli import COMMANDS, app, batch
+from swrbatch.cts import EMITTED, OWN
 from swrbatch.errors import CODES, ExitCode
+from swrbatch.ledger.events import PRUNE
+from swrbatch.pipeline import StepRow
 
 README = ROOT / "README.md"
 PORT = 5000
@@ -99,7 +102,18 @@ def issues() -> str:
     return table(("code", "severity", "guide", "SWR code", "message", "way out"), rows)
 
 
-GENERATED: Mapping[str, Callable[[], str]] = {"options": options, "report": tables.describe, "issues": issues}
+def steps() -> str:
+    """The columns of a pipeline's table."""
+    rows = [(f"`{c.name}`", c.type, "yes" if c.nullable else "no", c.meaning) for c in tables.row_columns(StepRow)]
+    return table(("column", "type", "null", "meaning"), rows)
+
+
+GENERATED: Mapping[str, Callable[[], str]] = {
+    "options": options,
+    "report": tables.describe,
+    "issues": issues,
+    "steps": steps,
+}
 
 
 def with_tables(text: str) -> str:
@@ -154,7 +168,7 @@ def replay_shell(wanted: Sequence[Block], folder: Path, port: int, registry: str
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
-        timeout=120,
+        timeout=180,
         encoding="utf-8",
     )
     outputs = iter(done.stdout.replace(f":{port}", f":{PORT}").split(_MARK)[1:])
@@ -181,7 +195,7 @@ def replay_python(wanted: Sequence[Block], folder: Path) -> dict[int, str]:
 def replay(text: str, folder: Path, *, peers: bool, registry: str = "") -> dict[int, tuple[str, str]]:
     """Each session of the page as it stands and as it is now, by its place; without `peers`, no block that needs them."""
     (folder / "fixtures").mkdir()
-    for name in ("archives", "cts"):
+    for name in ("archives", "cts", "pipelines"):
         shutil.copytree(ROOT / "fixtures" / name, folder / "fixtures" / name)
     shell = [block for block in blocks(text, "console") if peers or "peers" not in block.words]
     with socket.socket() as probe:
@@ -241,6 +255,11 @@ def test_exit_codes(page: str) -> None:
 def test_every_command_is_shown(page: str) -> None:
     listed = set(re.findall(r"^\| `swrbatch ([\w-]+)", page, re.MULTILINE))
     assert {"init", "check", "import", "images", "verify", "serve-config"} <= listed <= set(COMMANDS)
+
+
+def test_every_event_is_in_the_table_of_commands(page: str) -> None:
+    section = page.partition("### Which command leaves which event")[2].partition("\n## ")[0]
+    assert set(re.findall(r"`([a-z]+[A-Z]\w+)`", section)) == EMITTED | OWN.keys() | {PRUNE}
 
 
 def test_it_opens_with_what_it_is_and_the_two_commands(page: str) -> None:

@@ -8,6 +8,7 @@ import json
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
+from itertools import islice
 from typing import Any
 
 import typer
@@ -15,6 +16,8 @@ import typer
 from ..errors import ExitCode, Lang, UsageError, printable
 from .options import Format, Language, exits, lang, show, store_path
 
+_TOLD = 3
+"""Values of something deleted that are told to people; programs get them all."""
 NO_TAGS = "Write ORG/REPO, as in team/app."
 
 
@@ -77,16 +80,17 @@ def show_change(made: Any, given: Mapping[str, Any]) -> None:
 
 
 def _difference(before: Mapping[str, Any] | None, after: Mapping[str, Any] | None) -> str:
-    """The values of what is there now; of what changed, those that did."""
+    """The values of what is there now, some of what is gone; of what changed, those that did."""
     if before is None or after is None:
-        known = after or before or {}
+        known = after or dict(islice((before or {}).items(), _TOLD))
         return ", ".join(f"{name} {_short(name, value)}" for name, value in known.items() if value not in ("", None))
     changed = [name for name in after if before.get(name) != after[name]]
     return ", ".join(f"{name} {_short(name, before.get(name))} -> {_short(name, after[name])}" for name in changed)
 
 
 def _short(name: str, value: Any) -> str:
-    return printable(cell(name, value), 80) or '""'
+    text = cell(name, value)
+    return printable(text[:19] if text.startswith("sha256:") else text, 80) or '""'
 
 
 def show_page(rows: Sequence[dict[str, Any]], given: Mapping[str, Any], columns: Mapping[str, str], *, key: str) -> None:
