@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import glob
 import os
+import select
 import sys
 from collections.abc import Iterator, Sequence
 
@@ -55,11 +56,25 @@ def _search(folder: str) -> Iterator[str]:
     yield from sorted(found)
 
 
+def _standard_input() -> Iterator[bytes]:
+    """What comes in, until its end. Never waits long at once: Python may miss a signal (Ctrl-C) that comes between two reads."""
+    try:
+        fd = sys.stdin.fileno()
+    except (OSError, ValueError):  # not a file, as in tests and notebooks
+        yield sys.stdin.buffer.read()
+        return
+    while True:
+        if select.select([fd], [], [], 0.2)[0]:
+            if not (piece := os.read(fd, 1 << 16)):
+                return
+            yield piece
+
+
 def _lines(name: str) -> list[str]:
     """The paths of a list: one a line, or with NUL between them (`find -print0`); without empty ones and comments (#)."""
     try:
         if name == "-":
-            data = sys.stdin.buffer.read()
+            data = b"".join(_standard_input())
         else:
             with open(name, "rb") as f:
                 data = f.read()

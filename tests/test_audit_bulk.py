@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 import swrbatch.audit.bulk as bulk_module
@@ -167,8 +167,29 @@ def test_damage_in_one_file_leaves_the_others_in_bulk(tmp_path: Path) -> None:
     assert taken[-6:] == list(data)
 
 
+ONE, TWO = (json.dumps(value).encode() for value in traces(2))
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"[" + ONE + b"]" + TWO + b"]",
+        b"[" + ONE + b"]\n" + TWO + b"]",
+        b"[" + ONE + b"] null ]",
+        b"[" + ONE + b"][" + TWO + b"]",
+        b"[" + ONE + b"],[" + TWO + b"]]",
+        b"[" + ONE + b"]]",
+        ONE + b"\n[" + TWO + b"]",
+        ONE + b"]\n" + TWO,
+    ],
+)
+def test_more_behind_the_end_of_an_array(data: bytes, tmp_path: Path) -> None:
+    both(tmp_path, {"x": data})
+
+
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.integers(0, 2**32))
+@example(23767)
 def test_any_damage(tmp_path_factory: pytest.TempPathFactory, seed: int) -> None:
     """Bytes changed at random, often at signs that matter: when DuckDB takes the file, the rows are those of the exact reader."""
     rng = random.Random(seed)

@@ -1017,6 +1017,16 @@ def test_serve_config(call: Call, tmp_path: Path) -> None:
 # --- every option is met here ----------------------------------------------------------------------------------------
 
 
+def test_manifests_of_triggers(call: Call, tmp_path: Path) -> None:
+    """What becomes of them is in test_triggers."""
+    save(tmp_path, "a.tar", image(named("team/app:v1")))
+    (tmp_path / "manifests").mkdir()
+    assert call("import", "a.tar", "--patch-only").code == 2
+    assert call("import", "a.tar", "--manifests", "nowhere").code == 2
+    done = call("import", "a.tar", "--manifests", "manifests", "--format", "json")
+    assert done.code == 0 and json.loads(done.out)["triggers"] == []
+
+
 def test_every_option_has_a_test() -> None:
     """A new option without a test here fails this one."""
     import typer

@@ -13,6 +13,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import os
+from bisect import insort
 from collections import deque
 from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -233,7 +234,7 @@ class _Run:
             kept=kept,
             duplicates=self.records - kept,
             rejected=self.rejects.count,
-            rejects=tuple(self.rejects.first),
+            rejects=self.rejects.first,
             flags=dict(sorted(flags.items())),
         )
 
@@ -305,16 +306,22 @@ class _Rejects:
         self._path = path
         self._held: list[RejectRow] = []
         self._writer: Any = None
-        self.first: list[str] = []
+        self._first: list[tuple[str, int, str]] = []
         self.count = 0
 
     def add(self, file: str, item: Reject) -> None:
         self._held.append(RejectRow(file=file, position=item.position, reason=item.reason, raw=item.raw))
-        if len(self.first) < _REJECTS_TOLD:
-            self.first.append(f"{printable(file)} {item.position}: {item.reason}")
+        # Files come in another order when some have to be read record by record.
+        insort(self._first, (file, item.position, item.reason))
+        del self._first[_REJECTS_TOLD:]
         self.count += 1
         if len(self._held) >= _REJECTS_HELD:
             self._spill()
+
+    @property
+    def first(self) -> tuple[str, ...]:
+        """The first few by file and position, as people read them."""
+        return tuple(f"{printable(file)} {position}: {reason}" for file, position, reason in self._first)
 
     def _spill(self) -> None:
         import pyarrow as pa

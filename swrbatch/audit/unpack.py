@@ -29,7 +29,7 @@ LARGEST: Final = 512 << 20
 """Bytes of JSON; a larger file is read record by record, for it would lie on the disk decompressed."""
 _LONG_LINE: Final = 1 << 20
 _WHITE: Final = b" \t\r\n"
-_SPACE, _QUOTE, _COMMA, _COLON, _BACKSLASH, _BRACKET, _BRACE = b' ",:\\[}'
+_SPACE, _QUOTE, _COMMA, _COLON, _BACKSLASH, _BRACKET, _CLOSE, _BRACE = b' ",:\\[]}'
 # What is looked at before a sign, and behind it.
 _BACK, _AHEAD = 3, 2
 
@@ -74,7 +74,7 @@ def prepare(number: int, path: str, name: str, work: str, cancel: Cancel) -> Pre
     except (CorruptData, OSError, UnicodeDecodeError):
         look.good = False
     kind = look.format() if look.good else None
-    if kind is None or (look.loose and _comma_before_bracket(plain)):
+    if kind is None or (look.loose and _odd(plain)):
         with contextlib.suppress(FileNotFoundError):
             os.unlink(plain)
         return None
@@ -109,7 +109,7 @@ class _Look:
         self.strings: int | None = 0
         self.flat = True
         self.loose = False
-        """Whether there is white space before a closing bracket, and so maybe a comma before that."""
+        """Whether white space before or behind a closing bracket may hide what DuckDB would not miss or mind, see `_odd`."""
         self._before = b" " * (_BACK + _AHEAD)
         self._head = b""
         self._last = b""
@@ -149,6 +149,8 @@ class _Look:
         closing = signs[np.flatnonzero((within | 0x20) == _BRACE) + _BACK - 1]
         self.good &= not (closing == _COMMA).any()
         self.loose |= bool((closing <= _SPACE).any())
+        following = signs[np.flatnonzero(within == _CLOSE) + _BACK + 1]
+        self.loose |= bool(((following <= _SPACE) | (following == _BRACE - 2) | (following == ord("n"))).any())
 
     def _values(self, signs: np.ndarray[Any, Any], keys: np.ndarray[Any, Any]) -> None:
         """Count keys by what their values begin with; `keys` are the places of their colons."""
@@ -166,7 +168,7 @@ class _Look:
 
     def format(self) -> str | None:
         """The form, as DuckDB calls it, once all pieces were looked at; None for others, and for text cut in a character."""
-        self._count(self._before + b" " * _AHEAD)
+        self._count(self._before + b"~" * _AHEAD)
         try:
             self._decoder.decode(b"", final=True)
         except UnicodeDecodeError:
@@ -180,6 +182,7 @@ class _Look:
         return "newline_delimited" if head[:1] == b"{" and first.rstrip()[-1:] == b"}" else None
 
 
-def _comma_before_bracket(path: str) -> bool:
+def _odd(path: str) -> bool:
+    """A comma before a closing bracket; an object or null behind one, as in `[{}] {}`, which DuckDB takes for one more record."""
     with open(path, "rb") as f, mmap.mmap(f.fileno(), 0, access=mmap.ACCESS_READ) as data:
-        return re.search(rb",[ \t\r\n]++[}\]]", data) is not None
+        return re.search(rb",[ \t\r\n]++[}\]]|\][ \t\r\n]*+(?:\{|null)", data) is not None
