@@ -13,9 +13,15 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from .batch import BatchOptions, check_archives, import_archives
     from .digest import Cancel
-    from .errors import Issue, Severity, StoreError, SwrbatchError, UsageError
-    from .store import Store
+    from .errors import Issue, Refused, Severity, StoreError, SwrbatchError, UsageError
+    from .export import export_images
+    from .pipeline import PipelineResult, run_pipeline
+    from .pipeline_file import Pipeline, read_pipeline
+    from .store import Store, current_actor
+    from .sweep import collect_garbage
+    from .sync import sync_stores
     from .tables import RunResult
+    from .triggers import run_triggers
 
 __version__ = "0.1.0"
 
@@ -23,6 +29,9 @@ __all__ = [
     "BatchOptions",
     "Cancel",
     "Issue",
+    "Pipeline",
+    "PipelineResult",
+    "Refused",
     "RunResult",
     "Severity",
     "Store",
@@ -31,13 +40,23 @@ __all__ = [
     "UsageError",
     "__version__",
     "check_archives",
+    "collect_garbage",
+    "current_actor",
+    "export_images",
     "import_archives",
+    "read_pipeline",
+    "run_pipeline",
+    "run_triggers",
+    "sync_stores",
 ]
 
 _HOMES = {
     "BatchOptions": "batch",
     "Cancel": "digest",
     "Issue": "errors",
+    "Pipeline": "pipeline_file",
+    "PipelineResult": "pipeline",
+    "Refused": "errors",
     "RunResult": "tables",
     "Severity": "errors",
     "Store": "store",
@@ -45,7 +64,14 @@ _HOMES = {
     "SwrbatchError": "errors",
     "UsageError": "errors",
     "check_archives": "batch",
+    "collect_garbage": "sweep",
+    "current_actor": "store",
+    "export_images": "export",
     "import_archives": "batch",
+    "read_pipeline": "pipeline_file",
+    "run_pipeline": "pipeline",
+    "run_triggers": "triggers",
+    "sync_stores": "sync",
 }
 
 

@@ -42,7 +42,8 @@ from swrbatch.image import DOCKER_MANIFEST, OCI_INDEX
 from swrbatch.ledger.acting import acting
 from swrbatch.ledger.repositories import edit_repository
 from swrbatch.ledger.schema import events
-from swrbatch.store import current_actor
+from swrbatch.ledger.shares import Terms, add_share
+from swrbatch.store import current_actor, now_ms
 from swrbatch.verify import verify_store
 from test_crash import check_sound, write
 from test_interop import HOST, Loaded, _loaded, _produce
@@ -786,6 +787,26 @@ def test_a_member_of_more_than_8_gib() -> None:
     header = next(iter(tar_pieces([Member("blobs/x", size, [])])))
     assert isinstance(header, bytes) and len(header) == 512
     assert tarfile.TarInfo.frombuf(header, "utf-8", "strict").size == size
+
+
+def test_a_share_lets_its_account_export_until_its_deadline(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    archive = write(tmp_path / "a.tar", docker_legacy(Image(tags=(TAG,))))
+    assert import_archives([archive], tmp_path / "store").exit_code == 0
+    name, partner = TAG.partition("/")[2], current_actor("partner", "anybody")
+    deadline = now_ms() + 3_600_000
+    with Store(tmp_path / "store") as store:
+        with acting(store.ledger, ACTOR) as act:
+            add_share(act, name.partition(":")[0], "partner", Terms(deadline_ms=deadline))
+
+        def export(when: int) -> int:
+            monkeypatch.setattr("swrbatch.ledger.acting.time.time_ns", lambda: when * 1_000_000)
+            return export_images(store, [name], str(tmp_path / "out.tar"), form="docker-archive", actor=partner).size
+
+        assert export(deadline - 1) > 0
+        with pytest.raises(Refused, match="the share has expired"):
+            export(deadline)
+        with pytest.raises(Refused):
+            export_images(store, [name], str(tmp_path / "x.tar"), form="docker-archive", actor=current_actor("another", "x"))
 
 
 def test_who_may_not_download_exports_nothing(tmp_path: Path) -> None:
