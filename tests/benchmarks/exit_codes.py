@@ -49,7 +49,7 @@ def prepare(room: Path) -> None:
     shutil.copytree(tag, tag.with_name("foreign"))
 
 
-def cases(number: int) -> list[tuple[int, tuple[object, ...]]]:
+def cases(number: int, room: Path) -> list[tuple[int, tuple[object, ...]]]:
     """The code that is asked, and the command; what writes has a place of its own in each round."""
     own = f"round-{number}"
     return [
@@ -68,6 +68,24 @@ def cases(number: int) -> list[tuple[int, tuple[object, ...]]]:
         (3, ("images", "--store", "nowhere")),
         (0, ("verify", "--store", "store", "--deep")),
         (0, ("serve-config", "--store", "store")),
+        (0, ("org", "create", "mine", "--store", f"{own}/store")),
+        (1, ("org", "delete", "team", "--store", "store", "--confirm", "DELETE")),
+        (2, ("org", "delete", "team", "--store", "store")),
+        (0, ("repo", "edit", "team/hello", "--description", "What greets.", "--store", f"{own}/store")),
+        (1, ("repo", "edit", "team/hello", "--public", "--store", f"{own}/store", "--user", "nobody")),
+        (0, ("tag", "list", "team/hello", "--store", "store")),
+        (0, ("grant", "set", "--org", "team", "--to", "bob", "--level", "edit", "--store", f"{own}/store")),
+        (0, ("share", "add", "team/hello", "--with", "partner", "--until", "forever", "--store", f"{own}/store")),
+        (0, ("trigger", "add", "team/hello", "t", "--application", "web", "--store", f"{own}/store")),
+        (0, ("trigger", "history", "team/hello", "--store", f"{own}/store")),
+        (0, ("admin", "list", "--store", "store")),
+        (0, ("export", "team/hello:v1", "--store", "store", "--to", f"{own}/hello.tar")),
+        (1, ("export", "team/hello:v1", "--store", "store", "--to", f"{own}/refused.tar", "--user", "nobody")),
+        (0, ("sync", "--from", "store", "--to", f"{own}/mirror")),
+        (0, ("tag", "delete", "team/hello:v1", "--store", f"{own}/mirror", "--yes")),
+        (0, ("gc", "--store", f"{own}/mirror", "--min-age", "0")),
+        (0, ("run", ROOT / "fixtures/pipelines/ci-import.yaml", "--set", f"OUT={room / own / 'piped'}", "--dry-run")),
+        (2, ("run", ROOT / "fixtures/pipelines/ci-import.yaml")),
         (0, ("audit", "catalog")),
         (0, ("audit", "ingest", ROOT / "fixtures" / "cts", "--to", f"{own}/traces")),
         (2, ("audit", "ingest", "nowhere", "--to", f"{own}/traces")),
@@ -106,7 +124,7 @@ def main() -> int:
             (room / f"round-{number}").mkdir()
             made = [
                 ((asked, " ".join(str(w).replace(f"round-{number}/", "") for w in words)), command(*words, room=room))
-                for asked, words in cases(number)
+                for asked, words in cases(number, room)
             ]
             shutil.rmtree(room / f"round-{number}")
             return made
