@@ -14,6 +14,7 @@ import contextlib
 import ctypes
 import fcntl
 import os
+import re
 import secrets
 import shutil
 import sys
@@ -82,8 +83,11 @@ class Target(Protocol):
 
     def put(self) -> None: ...
 
+    def settle(self) -> None:
+        """It stays: what stood there before goes."""
+
     def discard(self) -> None:
-        """Take away what was put, or what would have been. Idempotent."""
+        """Take away what was put, or what would have been; what stood there before is there again. Idempotent."""
 
 
 @contextlib.contextmanager
@@ -107,7 +111,7 @@ class NewFile:
         if os.path.lexists(self.path) and not os.path.isfile(self.path):
             raise UsageError(f"--to {printable(path)} is no regular file: name a file, or - for standard output")
         self._beside = _name_beside(self.path)
-        self._put = False
+        self._put = self._replaced = False
         with write_errors(path):
             _sweep(self.path)
             self._fd = os.open(self._beside, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
@@ -123,14 +127,21 @@ class NewFile:
     def put(self) -> None:
         with write_errors(self.path):
             faults.point("export:rename:before")
-            os.rename(self._beside, self.path)
+            self._replaced = _place(self._beside, self.path)
             self._put = True
             faults.point("export:rename:after")
             _sync_folder(os.path.dirname(self.path))
 
+    def settle(self) -> None:
+        if self._replaced:
+            with contextlib.suppress(OSError):
+                os.unlink(self._beside)
+
     def discard(self) -> None:
         with contextlib.suppress(OSError):
-            os.unlink(self.path if self._put else self._beside)
+            if self._replaced:
+                _exchange(self._beside, self.path)
+            os.unlink(self.path if self._put and not self._replaced else self._beside)
 
     def close(self) -> None:
         os.close(self._fd)
@@ -144,7 +155,7 @@ class NewFolder:
         if os.path.lexists(self.path) and not _replaceable(self.path):
             raise UsageError(f"--to {printable(path)} holds something else than an OCI layout: name a new or an empty folder")
         self._beside = _name_beside(self.path)
-        self._put = False
+        self._put = self._replaced = False
         with write_errors(path):
             _sweep(self.path)
             os.mkdir(self._beside)
@@ -170,17 +181,20 @@ class NewFolder:
             for folder, _, _ in os.walk(self._beside):
                 _sync_folder(folder)
             faults.point("export:rename:before")
-            if os.path.isdir(self.path) and os.listdir(self.path):
-                _exchange(self._beside, self.path)
-            else:
-                os.rename(self._beside, self.path)
+            self._replaced = _place(self._beside, self.path)
             self._put = True
             faults.point("export:rename:after")
             _sync_folder(os.path.dirname(self.path))
-        shutil.rmtree(self._beside, ignore_errors=True)  # what stood there before
+
+    def settle(self) -> None:
+        if self._replaced:
+            shutil.rmtree(self._beside, ignore_errors=True)
 
     def discard(self) -> None:
-        shutil.rmtree(self.path if self._put else self._beside, ignore_errors=True)
+        with contextlib.suppress(OSError):
+            if self._replaced:
+                _exchange(self._beside, self.path)
+        shutil.rmtree(self.path if self._put and not self._replaced else self._beside, ignore_errors=True)
 
     def close(self) -> None:
         os.close(self._fd)
@@ -202,6 +216,9 @@ class Stream:
         return _write_pieces(1, "standard output", pieces)
 
     def put(self) -> None:
+        pass
+
+    def settle(self) -> None:
         pass
 
     def discard(self) -> None:
@@ -257,12 +274,22 @@ def _name_beside(path: str) -> str:
     return os.path.join(os.path.dirname(path), f".{os.path.basename(path)[:200]}.{secrets.token_hex(6)}.tmp")
 
 
+def _place(new: str, path: str) -> bool:
+    """Give `new` the name `path`; whether something stood there, which then has the name `new`."""
+    if os.path.lexists(path):
+        _exchange(new, path)
+        return True
+    os.rename(new, path)
+    return False
+
+
 def _sweep(path: str) -> None:
     """Remove what killed exports to this place left. Who writes holds a lock; one that was begun just now may not have it yet."""
     folder, name = os.path.split(path)
+    ours = re.compile(rf"\.{re.escape(name[:200])}\.[0-9a-f]{{12}}\.tmp")
     for left in os.listdir(folder):
         beside = os.path.join(folder, left)
-        if not (left.startswith(f".{name[:200]}.") and left.endswith(".tmp")):
+        if not ours.fullmatch(left):
             continue
         with contextlib.suppress(OSError):
             fd = os.open(beside, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
@@ -290,7 +317,7 @@ def _replaceable(path: str) -> bool:
 
 
 def _exchange(new: str, old: str) -> None:
-    """Two folders change their names in one step; where the system cannot do that, in two."""
+    """Two files or folders change their names in one step; where the system cannot do that, in two."""
     swap = libc_function("renameat2", ctypes.c_int, ctypes.c_char_p, ctypes.c_int, ctypes.c_char_p, ctypes.c_uint)
     if swap is not None and swap(_AT_FDCWD, os.fsencode(new), _AT_FDCWD, os.fsencode(old), _RENAME_EXCHANGE) == 0:
         return

@@ -36,7 +36,7 @@ from .compression import Compression, compress, reblock
 from .cts import Actor, Trace, new_run_id, new_trace
 from .destination import STREAM, Member, NewFile, Patch, Stream, Target, file_target, folder_target, tar_pieces
 from .digest import Cancel, Digest
-from .errors import ArchiveFault, StoreError, UsageError, printable
+from .errors import ArchiveFault, Refused, StoreError, UsageError, issue, printable
 from .image import OCI_INDEX, OCI_MANIFEST, Descriptor, ImageConfig, Manifest, layer_compression
 from .ledger.access import find
 from .ledger.acting import reading
@@ -112,6 +112,13 @@ def export_images(
             return _put(store, target, result, actor, run_id, begun)
 
 
+def compression_of_name(to: str) -> Compression:
+    """What the ending of a file's name promises."""
+    if to.endswith((".gz", ".tgz")):
+        return Compression.GZIP
+    return Compression.ZSTD if to.endswith((".zst", ".tzst", ".zstd")) else Compression.NONE
+
+
 def check_destination(store: Store, to: str, form: Form, compression: Compression) -> None:
     """UsageError when `to` cannot take this form, or lies within the store."""
     if not to:
@@ -138,8 +145,8 @@ def select(store: Store, names: Sequence[str], actor: Actor) -> tuple[StoredImag
     wanted = {(each.namespace, each.repository, each.tag): each for each in (parse_name(name, registry) for name in names)}
     found: dict[Digest, list[Reference]] = {}
     rows = _rows(store, sorted(wanted))
-    if missing := sorted(str(wanted[key]) for key in wanted.keys() - rows.keys()):
-        raise UsageError(f"the store {store.path} has no {', '.join(map(printable, missing))}: see swrbatch images")
+    if missing := sorted(str(wanted[key]).lstrip("/") for key in wanted.keys() - rows.keys()):
+        raise Refused(issue("tag-unknown", place=missing[0], reference=", ".join(map(printable, missing))))
     with reading(store.ledger, actor) as act:
         for path in sorted({reference.path for reference in wanted.values()}):
             act.begins("exportImage", path, {"name": path})
@@ -333,6 +340,7 @@ def _put(store: Store, target: Target, result: ExportResult, actor: Actor, run_i
     with store.ledger.write() as connection:
         rows = append_events(connection, traces)
         target.put()
+    target.settle()
     return replace(result, events=tuple(rows))
 
 

@@ -32,19 +32,20 @@ from .batch import batch_options, run_batch
 from .compression import Compression
 from .cts import Actor, canonical_json, new_run_id
 from .digest import Cancel
-from .errors import Cancelled, ExitCode, Refused, StoreError, SwrbatchError
+from .errors import Cancelled, ExitCode, Refused, StoreError, SwrbatchError, UsageError, printable
 from .export import export_images
 from .export import select as select_images
 from .layout import disk_errors
-from .ledger.access import add_administrator, set_grant
+from .ledger.access import add_administrator, find, set_grant
 from .ledger.acting import Acting, Change, acting
-from .ledger.loads import OnConflict
-from .ledger.organizations import create_organization
+from .ledger.loads import LoadRules, OnConflict, read_state
+from .ledger.organizations import create_organization, show_row
 from .ledger.repositories import create_repository, edit_repository
 from .ledger.schema import events
 from .ledger.shares import add_share, edit_share
-from .ledger.triggers import add_trigger, edit_trigger
+from .ledger.triggers import add_trigger, edit_trigger, note_runs
 from .pipeline_file import ExportSpec, ImportSpec, Pipeline, RepositorySpec
+from .policy import Reference
 from .results import ImageRow, Millis
 from .sources import expand
 from .store import DEFAULT_ACCOUNT, Store, current_actor, now_ms
@@ -93,7 +94,7 @@ class PipelineResult:
     def exit_code(self) -> ExitCode:
         if self.failure is not None:
             return self.failure.exit_code
-        return ExitCode.REJECTED if any(step.status == "rejected" for step in self.steps) else ExitCode.OK
+        return ExitCode.REJECTED if any(step.status in ("rejected", "failed") for step in self.steps) else ExitCode.OK
 
     @property
     def changes(self) -> int:
@@ -106,11 +107,13 @@ def run_pipeline(pipeline: Pipeline, *, dry_run: bool = False, cancel: Cancel | 
 
     Raises `UsageError` for what the file says and the store cannot be. What else ends a run early is the result's `failure`.
     """
+    if pipeline.manifests is not None and not os.path.isdir(pipeline.manifests):
+        raise UsageError(f"{printable(pipeline.path)}: manifests.folder {printable(pipeline.manifests)} is no folder")
     run = _Run(pipeline, dry_run, cancel or Cancel())
     try:
         with _store(pipeline, dry_run) as (store, new):
             run.work(store, new)
-    except (StoreError, Cancelled, Refused) as e:
+    except (StoreError, Cancelled, Refused, UsageError) as e:
         run.result.failure = e
     if pipeline.report is not None and not dry_run:
         run.write_steps(pipeline.report)
@@ -215,7 +218,7 @@ class _Run:
         except Refused as e:
             for change in done:
                 self._add(change.kind, change.name, "skipped", detail="taken back: a later act was refused")
-            self._add("act", e.issue.place, "rejected", detail=f"{e.issue.code}: {e.issue.message} {e.issue.way_out}")
+            self._add("act", e.issue.place, "rejected", detail=_reason(e.issue))
             raise
         for change in done:
             name = f"{change.name} {change.after['user']}" if change.kind == "grant" and change.after else change.name
@@ -226,7 +229,7 @@ class _Run:
         for user in self.pipeline.administrators:
             yield partial(add_administrator, user=user)
         for name, grants in self.pipeline.organizations.items():
-            yield partial(create_organization, name=name)
+            yield partial(_organization, name=name)
             for user, level in grants.items():
                 yield partial(set_grant, path=name, user=user, level=level)
         for spec in self.pipeline.repositories:
@@ -242,7 +245,12 @@ class _Run:
 
     def _import(self, store: Store, actor: Actor, spec: ImportSpec) -> None:
         options = batch_options(**spec.options, user=actor.user, account=actor.account, report=self._report())
-        made = run_batch(expand(spec.sources), store, options, load=not self.dry_run, cancel=self.cancel)
+        try:
+            archives = expand(spec.sources)
+        except UsageError as e:
+            self._add("archive", ", ".join(spec.sources), "rejected", detail=str(e))
+            return
+        made = run_batch(archives, store, options, load=not self.dry_run, cancel=self.cancel)
         codes = {(row.archive, row.image_index): row for row in made.issues if row.severity == "error"}
         for image in made.images:
             name = image.reference or image.original_reference or image.archive
@@ -250,7 +258,7 @@ class _Run:
             if status == "valid":
                 status = self._foreseen(store, f"{image.organization}/{image.repository}:{image.tag}", image, options.on_conflict)
             found = codes.get((image.archive, image.image_index)) or codes.get((image.archive, None))
-            detail = f"{found.code}: {found.message} {found.way_out}" if found and status == "rejected" else image.archive
+            detail = _reason(found) if found and status == "rejected" else image.archive
             after = {"digest": image.manifest_digest, "image_id": image.image_id}
             before = {"digest": image.previous_digest} if image.previous_digest else None
             run_id = None if self.dry_run else made.run.run_id
@@ -276,7 +284,7 @@ class _Run:
         for archive in made.archives:
             if not archive.images:
                 found = next((row for row in made.issues if row.archive == archive.archive and row.severity == "error"), None)
-                detail = f"{found.code}: {found.message} {found.way_out}" if found else ""
+                detail = _reason(found) if found else ""
                 run_id = None if self.dry_run else made.run.run_id
                 self._add("archive", archive.archive, "rejected", detail=detail, import_run_id=run_id)
 
@@ -287,21 +295,38 @@ class _Run:
 
     def _triggers(self, store: Store, actor: Actor) -> None:
         assert self.pipeline.manifests is not None
-        if not os.path.isdir(self.pipeline.manifests):
-            raise StoreError(f"the manifests {self.pipeline.manifests} are no folder: nothing was carried out, runs stay pending")
         if self.dry_run:
-            return  # what would be loaded set nothing off
+            self._set_off(store, actor)
         for run in run_triggers(
-            store, self.pipeline.manifests, actor=actor, patch_only=self.pipeline.patch_only, cancel=self.cancel
+            store,
+            self.pipeline.manifests,
+            actor=actor,
+            patch_only=self.pipeline.patch_only,
+            dry_run=self.dry_run,
+            cancel=self.cancel,
         ):
             status: Status = "failed" if run.error else "written" if run.files else "unchanged"
             after = {"image": run.name, "workload": run.workload, "files": list(run.files)}
             self._add("run", f"{run.trigger} {run.name}", status, after=after, detail=run.error)
 
+    def _set_off(self, store: Store, actor: Actor) -> None:
+        """Write down in the plan's ledger what its loads would set off."""
+        loaded = [
+            (Reference(*_parts(step.name)), "") for step in self.result.steps if step.kind == "image" and step.status in CHANGES
+        ]
+        with store.ledger.write() as connection:
+            state = read_state(connection, [reference for reference, _ in loaded], actor, LoadRules())
+            known = [(reference, digest) for reference, digest in loaded if reference.path in state.repositories]
+            note_runs(connection, state, known, actor, self.result.run_id, now_ms())
+
     def _export(self, store: Store, actor: Actor, spec: ExportSpec) -> None:
         self.cancel.check()
         form: Any = spec.form
-        images = None if self.dry_run and self._awaited(store, spec) else select_images(store, spec.images, actor)
+        try:
+            images = None if self.dry_run and self._awaited(spec) else select_images(store, spec.images, actor)
+        except (Refused, UsageError) as e:
+            self._add("export", spec.to, "rejected", detail=_reason(e.issue) if isinstance(e, Refused) else str(e))
+            return
         digests = sorted(str(image.manifest.digest) for image in images or ())
         status: Status = "written"
         if images is not None and _exported(store, spec, digests):
@@ -312,7 +337,7 @@ class _Run:
             export_images(store, spec.images, spec.to, form=form, compression=compression, actor=actor, cancel=self.cancel)
         self._add("export", spec.to, status, after={"images": list(spec.images), "digests": digests, "form": spec.form})
 
-    def _awaited(self, store: Store, spec: ExportSpec) -> bool:
+    def _awaited(self, spec: ExportSpec) -> bool:
         """Whether a plan's imports would bring one of the images that are to be exported, or change it."""
         coming = {step.name.partition("/")[2] for step in self.result.steps if step.kind == "image" and step.status in CHANGES}
         return any(name in coming or name.partition("/")[2] in coming for name in spec.images)
@@ -346,6 +371,29 @@ class _Run:
                     write_parquet(rows_to_arrow(StepRow, self.result.steps), temporary, StepRow)
         except StoreError as e:
             self.result.failure = self.result.failure or e
+
+
+def _reason(found: Any) -> str:
+    return f"{found.code}: {found.message}; way out: {found.way_out}"
+
+
+def _parts(reference: str) -> tuple[str, str, str, str]:
+    """Registry, organization, repository and tag of a reference that was judged already."""
+    name, _, tag = reference.rpartition(":")
+    registry, namespace, repository = name.split("/", 2)
+    return registry, namespace, repository, tag
+
+
+def _organization(act: Acting, name: str) -> Change:
+    """What is there in the own account is there, whoever manages it."""
+    try:
+        return create_organization(act, name)
+    except Refused as e:
+        there = e.issue.code == "organization-exists" and find(act.connection, act.actor, name, act.now).account
+        if there != act.actor.account:
+            raise
+    shown = show_row(act, name)
+    return act.changed("unchanged", "organization", before=shown, after=shown)
 
 
 def _repository(act: Acting, spec: RepositorySpec) -> Change:

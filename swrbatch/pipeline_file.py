@@ -17,6 +17,7 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 from .errors import UsageError, printable
+from .export import compression_of_name
 from .ledger.shares import Terms as ShareTerms
 from .ledger.shares import parse_deadline
 from .ledger.triggers import Terms as TriggerTerms
@@ -316,7 +317,7 @@ class _Reading:
             images=tuple(value["images"]),
             to=self._path(value["to"]),
             form=value.get("form", "docker-archive"),
-            compression=value.get("compress", "none"),
+            compression=value.get("compress") or compression_of_name(value["to"]).value,
         )
 
 

@@ -160,7 +160,7 @@ class EventRow:
     resource_type: Annotated[str, "as the catalog says"]
     resource_name: Annotated[str, "organization/repository:tag, a repository, an organization, or a file name"]
     resource_id: Annotated[str, "the manifest digest of an upload"]
-    code: Annotated[str, "200, or 400 for a refusal"]
+    code: Annotated[str, "200, or the HTTP status of a refusal: 400, 403, 404, …"]
     request: Annotated[str, "JSON text"]
     response: Annotated[str, "JSON text; `digest` is what the tag has afterwards"]
     tracker_name: Annotated[str, "swrbatch"]

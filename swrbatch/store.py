@@ -557,6 +557,7 @@ def _upload(
         resource_name=name,
         resource_id="" if refused else decision.digest or "",
         rating="warning" if refused else "normal",
+        code="403" if codes == ["permission-denied"] else "",
         message=canonical_json(codes) if refused else "",
         request=request,
         response=response,

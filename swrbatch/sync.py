@@ -14,26 +14,24 @@ from __future__ import annotations
 
 import fnmatch
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from itertools import islice
 from typing import Any, Final
 
-from sqlalchemy import select
-
-from .compression import Compression
+from .archive import MAX_CONFIG, MAX_DECOMPRESSED
+from .compression import Compression, sniff
 from .cts import Actor, new_run_id
 from .digest import Cancel, Digest, Extent
 from .errors import ArchiveFault, Issue, Refused, StoreError, UsageError, fault, issue, printable
-from .image import Manifest
-from .layers import Budget, LayerReading, LayerSource
+from .image import MAX_TEXT, OCI_LAYER_TYPES, Descriptor, ImageConfig, Manifest
+from .layers import Budget, LayerFacts, LayerReading, LayerSource
 from .layout import BlobWriter, StagedBlob, disk_errors, locked
 from .ledger.access import find
 from .ledger.acting import acting, reading
-from .ledger.loads import ImageRecord, LoadRules, OnConflict
-from .ledger.schema import layer_blobs
-from .policy import Reference
+from .ledger.loads import Decision, ImageRecord, LoadRules, OnConflict
+from .policy import parse_reference
 from .rights import Act
 from .store import Attempt, LoadResult, Store, initial_settings, now_ms, with_refusals
 
@@ -58,11 +56,13 @@ class SyncedTag:
 
 @dataclass(slots=True)
 class _Group:
-    """Images on their way: attempts in order, and the blobs staged for them."""
+    """Images on their way: attempts in order, and the blobs staged for them; `missing`: their sizes, of a dry run too."""
 
+    names: list[str] = field(default_factory=list)
     attempts: list[Attempt] = field(default_factory=list)
     copied: list[int] = field(default_factory=list)
     staged: dict[Digest, StagedBlob] = field(default_factory=dict)
+    missing: dict[Digest, int] = field(default_factory=dict)
 
 
 def sync_stores(
@@ -105,6 +105,7 @@ class _Sync:
         self.dry_run = dry_run
         self.cancel = cancel
         self.run_id = new_run_id(now_ms())
+        self.layers: dict[Digest, LayerFacts] = {}
         settings = target.settings()
         registry = settings.get("registry") or source.settings().get("registry") or ""
         self.registry = registry
@@ -169,9 +170,8 @@ class _Sync:
                 results[name] = SyncedTag(name=name, status="unchanged", digest=row.digest, previous=row.digest)
             else:
                 self._take(row, group, folder)
-        for loaded, size in zip(self._load(group, folder), group.copied, strict=True):
-            attempt, (decision,) = loaded.attempt, loaded.decisions
-            name = attempt.references[0].name
+        for name, loaded, size in zip(group.names, self._load(group, folder), group.copied, strict=True):
+            attempt, decision = loaded.attempt, next(iter(loaded.decisions), Decision("rejected"))
             digest = attempt.record.digest if attempt.record is not None else ""
             results[name] = SyncedTag(
                 name=name,
@@ -196,70 +196,127 @@ class _Sync:
         return [with_refusals(LoadResult(attempt, decisions)) for attempt, decisions in zip(group.attempts, judged, strict=True)]
 
     def _take(self, row: Any, group: _Group, folder: str) -> None:
-        """Read an image of the source, stage what the target lacks of it, and add its attempt to the group."""
-        record = ImageRecord(**{name: getattr(row, name) for name in ImageRecord.__slots__})
+        """Read an image of the source, stage what the target lacks of it, and add its attempt to the group.
+
+        Of the source's ledger only the names and the digest are taken, and judged: everything else is read from the bytes.
+        """
+        name, before = _name(row), sum(group.missing.values())
         attempt = Attempt(
-            archive=f"{self.source.path}:{_name(row)}",
-            image_index=0,
-            originals=(_name(row),),
-            references=(Reference(self.registry, row.organization, row.repository, row.tag),),
-            started_ms=now_ms(),
-            record=record,
+            archive=f"{self.source.path}:{name}", image_index=0, originals=(name,), references=(), started_ms=now_ms()
         )
-        size = 0
         try:
-            manifest = self.source.manifest(Digest.parse(row.digest))
-            blobs = []
-            for digest, length in self._needed(manifest):
-                if self.target.layout.blob_size(digest) == length:
-                    continue
-                if digest not in group.staged:
-                    size += length
-                    if not self.dry_run:
-                        group.staged[digest] = self._copy(digest, length, os.path.join(folder, f"sync-{digest.hex}"))
-                if digest in group.staged:
-                    blobs.append(group.staged[digest])
-            notes = self._notes(manifest)
-            attempt = replace(attempt, manifest=manifest, blobs=tuple(blobs), layer_notes=notes)
+            reference, faults = parse_reference(f"{self.registry}/{name}", "api", place=name)
+            if reference is None:
+                raise ArchiveFault(faults[0])
+            attempt = replace(attempt, references=(reference,))
+            attempt = self._read(row, attempt, group, folder)
         except ArchiveFault as e:
             attempt = replace(attempt, issues=(e.issue.at(archive=attempt.archive),))
-        except StoreError as e:
-            broken = issue("manifest-invalid", place=_name(row), digest=row.digest, reference=_name(row), detail=str(e))
+        except (StoreError, ValueError) as e:
+            broken = issue("manifest-invalid", place=name, digest=row.digest, reference=name, detail=str(e))
             attempt = replace(attempt, issues=(broken.at(archive=attempt.archive),))
+        group.names.append(name)
         group.attempts.append(attempt)
-        group.copied.append(size)
+        group.copied.append(sum(group.missing.values()) - before)
 
-    @staticmethod
-    def _needed(manifest: Manifest) -> Iterator[tuple[Digest, int]]:
-        yield manifest.digest, len(manifest.raw)
-        for descriptor in (manifest.config, *manifest.layers):
-            yield descriptor.digest, descriptor.size
+    def _read(self, row: Any, attempt: Attempt, group: _Group, folder: str) -> Attempt:
+        """The attempt with everything that a load needs. Raises ArchiveFault, StoreError, ValueError for what is damaged."""
+        manifest = self.source.manifest(Digest.parse(row.digest))
+        raw, config = self._config(manifest)
+        blobs = [
+            self._bytes(manifest.digest, manifest.raw, group, folder),
+            self._bytes(manifest.config.digest, raw, group, folder),
+        ]
+        facts = []
+        for descriptor in manifest.layers:
+            facts.append(self._layer(descriptor, group, folder))
+            blobs.append(group.staged.get(descriptor.digest))
+        if tuple(fact.diff_id for fact in facts) != tuple(config.diff_ids):
+            raise ValueError("its layers are not those that its config names")
+        sizes = {descriptor.digest: descriptor.size for descriptor in (manifest.config, *manifest.layers)}
+        record = ImageRecord(
+            digest=str(manifest.digest),
+            media_type=manifest.media_type,
+            image_id=str(manifest.config.digest),
+            architecture=printable(config.architecture),
+            os=printable(config.os),
+            layers=len(manifest.layers),
+            uncompressed_bytes=sum(fact.uncompressed_bytes for fact in facts),
+            stored_bytes=sum(sizes.values()) + len(manifest.raw),
+            archive=printable(row.archive, MAX_TEXT),
+        )
+        notes = {
+            (str(fact.diff_id), kind): {
+                "diff_id": str(fact.diff_id),
+                "media_type": kind,
+                "digest": str(fact.digest),
+                "size": fact.size,
+            }
+            for fact in facts
+            if (kind := OCI_LAYER_TYPES.get(fact.compression))
+        }
+        return replace(
+            attempt,
+            manifest=manifest,
+            record=record,
+            blobs=tuple(dict.fromkeys(blob for blob in blobs if blob is not None)),
+            layer_notes=tuple(notes.values()),
+        )
 
-    def _copy(self, digest: Digest, size: int, path: str) -> StagedBlob:
-        """Copy a blob of the source, hashed on the way; ArchiveFault (blob-corrupt) when it is not what it should be."""
+    def _config(self, manifest: Manifest) -> tuple[bytes, ImageConfig]:
+        raw = self.source.layout.read_blob(manifest.config.digest, MAX_CONFIG)
+        if raw is None or Digest.of(raw) != manifest.config.digest:
+            detail = "it is missing" if raw is None else "the content has another digest"
+            raise fault("blob-corrupt", place="config", digest=manifest.config.digest, detail=detail)
+        return raw, ImageConfig.parse(raw, "config")
+
+    def _bytes(self, digest: Digest, raw: bytes, group: _Group, folder: str) -> StagedBlob | None:
+        """A small blob that was hashed already, staged unless the target has it."""
+        if self._lacks(digest, len(raw), group) and not self.dry_run:
+            with BlobWriter(os.path.join(folder, f"sync-{digest.hex}")) as writer:
+                writer.write(raw)
+                group.staged[digest] = writer.done(digest)
+        return group.staged.get(digest)
+
+    def _lacks(self, digest: Digest, size: int, group: _Group) -> bool:
+        """Whether neither the target has a blob nor the group brings it; then it is noted as missing."""
+        lacks = digest not in group.missing and self.target.layout.blob_size(digest) != size
+        if lacks:
+            group.missing[digest] = size
+        return lacks
+
+    def _layer(self, descriptor: Descriptor, group: _Group, folder: str) -> LayerFacts:
+        """A layer of the source, staged unless the target has it; hashed with its content even then.
+
+        For what the source lacks must not be had from the target under another name. ArchiveFault (blob-corrupt) when it is not
+        what the manifest says.
+        """
+        digest = descriptor.digest
+        there = not self._lacks(digest, descriptor.size, group) or self.dry_run
+        if there and digest in self.layers:
+            return self.layers[digest]
         place = self.source.layout.blob_path(digest)
-        if (found := self.source.layout.blob_size(digest)) != size:
-            detail = "it is missing" if found is None else f"{found} bytes instead of {size}"
+        if (found := self.source.layout.blob_size(digest)) != descriptor.size:
+            detail = "it is missing" if found is None else f"{found} bytes instead of {descriptor.size}"
             raise fault("blob-corrupt", place=place, digest=digest, detail=detail)
         with disk_errors("a blob cannot be read"):
             fd = os.open(place, os.O_RDONLY | os.O_CLOEXEC)
         try:
-            with BlobWriter(path) as writer:
-                plain = LayerSource(Extent(fd, 0, size), Compression.NONE)
-                facts = plain.copy_to(writer, Compression.NONE, LayerReading(Budget(size, size), self.cancel))
-                if facts.digest != digest:
-                    detail = f"its content is {facts.digest}"
-                    raise fault("blob-corrupt", place=place, digest=digest, detail=detail)
-                return writer.done(digest)
+            extent = Extent(fd, 0, descriptor.size)
+            layer = LayerSource(extent, sniff(extent.read(6)))
+            reading = LayerReading(Budget(MAX_DECOMPRESSED, descriptor.size), self.cancel)
+            if there:
+                facts = _checked(layer.copy_to(None, Compression.NONE, reading), digest, place)
+            else:
+                with BlobWriter(os.path.join(folder, f"sync-{digest.hex}")) as writer:
+                    facts = _checked(layer.copy_to(writer, Compression.NONE, reading), digest, place)
+                    group.staged[digest] = writer.done(digest)
+        except ArchiveFault as e:
+            raise fault("blob-corrupt", place=place, digest=digest, detail=e.issue.message) from e
         finally:
             os.close(fd)
-
-    def _notes(self, manifest: Manifest) -> tuple[dict[str, Any], ...]:
-        """What the source knows of the layers' contents, for the target's own map."""
-        digests = sorted({str(layer.digest) for layer in manifest.layers})
-        with self.source.ledger.read() as connection:
-            rows = connection.execute(select(layer_blobs).where(layer_blobs.c.digest.in_(digests))).mappings()
-            return tuple(dict(row) for row in rows)
+        self.layers[digest] = facts
+        return facts
 
     def _record(self, patterns: Sequence[str], done: Sequence[SyncedTag]) -> None:
         """One event of the run, beside those of its images."""
@@ -268,6 +325,12 @@ class _Sync:
         with acting(self.target.ledger, self.actor, run_id=self.run_id) as act:
             act.begins("syncImages", "swrbatch", {"from": self.source.path, "patterns": list(patterns)})
             act.changed("updated", "store", before=None, after={**counts, "bytes": sum(each.bytes for each in done)})
+
+
+def _checked(facts: LayerFacts, digest: Digest, place: str) -> LayerFacts:
+    if facts.source_digest != digest or facts.digest != digest:
+        raise ArchiveFault(issue("blob-corrupt", place=place, digest=digest, detail=f"its content is {facts.source_digest}"))
+    return facts
 
 
 def _path(row: Any) -> str:

@@ -42,11 +42,18 @@ class TriggerRun:
 
 
 def run_triggers(
-    store: Store, manifests: str | os.PathLike[str], *, actor: Actor, patch_only: bool = False, cancel: Cancel | None = None
+    store: Store,
+    manifests: str | os.PathLike[str],
+    *,
+    actor: Actor,
+    patch_only: bool = False,
+    dry_run: bool = False,
+    cancel: Cancel | None = None,
 ) -> list[TriggerRun]:
     """Carry out all pending runs in the manifests below the folder `manifests`; one result each, in the order of the loads.
 
-    `patch_only` leaves the manifests as they are and writes a patch for kubectl beside them. Raises `StoreError`, `Cancelled`.
+    `patch_only` leaves the manifests as they are and writes a patch for kubectl beside them. `dry_run` touches no file, but the
+    runs end in `store` all the same: it is for a plan's copy. Raises `StoreError`, `Cancelled`.
     """
     cancel, run_id = cancel or Cancel(), new_run_id(now_ms())
     done: list[TriggerRun] = []
@@ -66,9 +73,9 @@ def run_triggers(
             workload = Workload(KINDS[row.app_type], row.application, row.cluster_ns)
             containers = [name for name in row.container.split(",") if name]
             if patch_only:
-                result = write_patch(folder, workload, image, containers, to=folder)
+                result = write_patch(folder, workload, image, containers, to=folder, dry_run=dry_run)
             else:
-                result = update_images(folder, workload, image, containers)
+                result = update_images(folder, workload, image, containers, dry_run=dry_run)
             files = (os.path.basename(result.patch),) if result.patch else result.files
             run = TriggerRun(
                 trigger=row.name, name=image.name, digest=row.digest, workload=str(workload), files=files, error=result.error

@@ -897,7 +897,7 @@ def test_the_user(call: Call, tmp_path: Path, how: str) -> None:
     assert (document["run"]["account"], document["run"]["user"]) == want
     assert {(row["account"], row["user"]) for row in document["events"]} == {want}
     assert {row["login"] for row in document["events"]} == {getpass.getuser()}
-    assert "/".join(want) in call("images").out
+    assert "/".join(want) in call("images", "--user", want[1], "--account", want[0]).out
 
 
 def test_the_ci_job_is_noted(call: Call, tmp_path: Path) -> None:
@@ -944,9 +944,10 @@ def test_init_again_without_options_shows_what_there_is(call: Call) -> None:
 
 def test_images(call: Call, archives_dir: Path) -> None:
     call("import", archives_dir / "docker20-two-images.tar", "--user", "alice")
-    lines = call("images").out.splitlines()
+    assert len(call("images", "--user", "bob").out.splitlines()) == 1, "private ones of others are not listed"
+    lines = call("images", "--user", "alice").out.splitlines()
     assert lines[0].split("  ")[0] == "reference" and len(lines) == 3
-    for row, line in zip(call("images", "--format", "json").json(), lines[1:], strict=True):
+    for row, line in zip(call("images", "--user", "alice", "--format", "json").json(), lines[1:], strict=True):
         assert line.startswith(row["reference"]) and row["image_id"][7:19] in line and "default/alice" in line
         assert row["pull"] == f"docker pull {row['reference']}"
         assert {"organization", "repository", "tag", "digest", "layers", "stored_bytes", "updated"} <= row.keys()

@@ -60,7 +60,7 @@ def test_an_example_twice(name: str, examples: Path, tmp_path: Path) -> None:
     plan = apply(path, out, dry_run=True)
     first = apply(path, out)
     assert plan.exit_code == first.exit_code == code and first.changes > 0
-    assert told(plan) == [step for step in told(first) if step[0] != "run"]
+    assert told(plan) == told(first)
     before, rows = names_of(out / "store"), check_sound(out / "store")
     files = {p: p.read_bytes() for p in out.rglob("*") if p.is_file() and "export" in p.parts}
     again = apply(path, out)
@@ -312,7 +312,7 @@ def test_a_plan_knows_the_rights_that_it_gives(tmp_path: Path) -> None:
 def test_the_command(examples: Path, tmp_path: Path) -> None:
     words = ("run", examples / "ci-import.yaml", "--set", f"OUT={tmp_path / 'out'}")
     code, out, _ = cli(*words, "--dry-run")
-    assert code == 0 and out.splitlines()[-1] == "plan: 7 created, 2 loaded" and "+ organization team created" in out
+    assert code == 0 and out.splitlines()[-1] == "plan: 7 created, 2 loaded, 1 written" and "+ organization team created" in out
     code, out, _ = cli(*words, "--format", "json")
     made = json.loads(out)
     assert code == 0 and made["changes"] == 10 and made["steps"][0]["after"]["registry"] == "swr.cn-north-1.example.com"
@@ -321,5 +321,5 @@ def test_the_command(examples: Path, tmp_path: Path) -> None:
     assert cli("run", examples / "ci-import.yaml", "--set", "OUT")[0] == 2
     assert cli("run", examples / "ci-import.yaml", "--set", "O-U=1")[0] == 2
     assert cli("run", tmp_path / "nowhere.yaml")[0] == 2
-    code, out, err = cli("run", examples / "scheduled-export.yaml", "--set", f"OUT={tmp_path / 'empty'}")
-    assert code == 2 and "has no" in err
+    code, out, _ = cli("run", examples / "scheduled-export.yaml", "--set", f"OUT={tmp_path / 'empty'}")
+    assert code == 1 and "there is no tag team/hello:v1" in out

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import shutil
+import sqlite3
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +13,7 @@ import pytest
 
 from imagetar import HELLO, Image, Layer, docker25, docker_legacy
 from swrbatch import Store, UsageError, import_archives
+from swrbatch.digest import Digest
 from swrbatch.ledger.access import set_grant
 from swrbatch.ledger.acting import acting
 from swrbatch.rights import Level
@@ -176,7 +179,8 @@ def test_the_receiving_store_has_its_own_registry(tmp_path: Path) -> None:
 
 def test_the_command(tmp_path: Path) -> None:
     source, target = filled(tmp_path), tmp_path / "target"
-    assert cli("sync", "--from", source, "--to", target, "--dry-run")[0] == 2
+    code, out, _ = cli("sync", "--from", source, "--to", target, "--dry-run")
+    assert code == 0 and "4 images, 0 unchanged" in out and not target.exists()
     assert cli("init", "--store", target)[0] == 0
     code, out, _ = cli("sync", "--from", source, "--to", target, "--dry-run")
     assert code == 0 and out.splitlines()[-1].startswith("4 images, 0 unchanged, ") and "would be copied" in out
@@ -189,3 +193,73 @@ def test_the_command(tmp_path: Path) -> None:
     code, out, _ = cli("sync", "--from", source, "--to", target, "--user", "somebody")
     assert code == 1 and out.count("permission-denied") == 4 and "swrbatch grant set" in out
     assert cli("sync", "--from", tmp_path / "nowhere", "--to", target)[0] == 3
+
+
+# --- a source that lies ------------------------------------------------------------------------------------------------------
+
+
+def change(store: Path, statement: str, *values: object) -> None:
+    with contextlib.closing(sqlite3.connect(store / "ledger.db")) as connection, connection:
+        assert connection.execute(statement, values).rowcount
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "UPDATE repositories SET name = '../../../../../../../pwned' WHERE name = 'tool'",
+        "UPDATE repositories SET name = 'a/../b' WHERE name = 'tool'",
+        "UPDATE repositories SET name = '_uploads' WHERE name = 'tool'",
+        "UPDATE tags SET tag = '../../x' WHERE repository_id = (SELECT id FROM repositories WHERE name = 'tool')",
+        "UPDATE tags SET tag = '-a b' WHERE repository_id = (SELECT id FROM repositories WHERE name = 'tool')",
+        "UPDATE tags SET digest = 'nonsense' WHERE repository_id = (SELECT id FROM repositories WHERE name = 'tool')",
+    ],
+)
+def test_names_and_digests_of_the_source_are_judged(statement: str, tmp_path: Path) -> None:
+    source, target = filled(tmp_path), tmp_path / "deep" / "target"
+    change(source, statement)
+    done = sync(source, target)
+    assert sorted(each.status for each in done) == ["loaded"] * 3 + ["rejected"]
+    assert sorted(check_sound(target)) == NAMES[:3]
+    assert sorted(path.name for path in tmp_path.iterdir() if path.is_dir()) == ["deep", "source"]
+
+
+def test_what_is_recorded_is_read_from_the_bytes(tmp_path: Path) -> None:
+    """A false row and a false note of a layer in the source change nothing in the target, now and later."""
+    source, target = filled(tmp_path), tmp_path / "target"
+    with Store(source) as opened:
+        true = {row["reference"]: row for row in opened.images()}
+    change(
+        source,
+        "UPDATE tags SET image_id = ?, stored_bytes = -5, layers = 99, os = 'x', media_type = 'foo/bar'",
+        "sha256:" + "0" * 64,
+    )
+    change(source, "UPDATE layer_blobs SET digest = (SELECT min(digest) FROM layer_blobs), size = 1")
+    assert {each.status for each in sync(source, target)} == {"loaded"}
+    with Store(target) as opened:
+        rows = {row["reference"]: row for row in opened.images()}
+    same = ("image_id", "digest", "media_type", "layers", "os", "architecture", "stored_bytes", "uncompressed_bytes")
+    assert {name: [row[key] for key in same] for name, row in rows.items()} == {
+        name: [row[key] for key in same] for name, row in true.items()
+    }
+    check_sound(target)
+    assert import_archives([tmp_path / f"{name}.tar" for name in IMAGES], target).exit_code == 0
+    check_sound(target)
+
+
+def test_what_the_source_lacks_is_not_had_from_the_target(tmp_path: Path) -> None:
+    """A manifest that names blobs which only the target has, of an image that nobody gave the actor."""
+    target = filled(tmp_path, "target")
+    digest = check_sound(target)["team/app:v1"]
+    manifest = json.loads((target / f"docker/registry/v2/blobs/sha256/{digest[7:9]}/{digest[7:]}/data").read_bytes())
+    other = write(tmp_path / "mine.tar", docker_legacy(Image(layers=(Layer.of({"mine": b"x"}),), tags=(f"{HOST}/eve/mine:v1",))))
+    source = tmp_path / "eve"
+    assert import_archives([other], source).exit_code == 0
+    raw = json.dumps({**manifest, "annotations": {"x": "y"}}).encode()
+    forged = Digest.of(raw)
+    blob = source / f"docker/registry/v2/blobs/sha256/{forged.hex[:2]}/{forged.hex}/data"
+    blob.parent.mkdir(parents=True)
+    blob.write_bytes(raw)
+    change(source, "UPDATE tags SET digest = ?, linked_digest = ?", str(forged), str(forged))
+    (found,) = sync(source, target)
+    assert found.status == "rejected" and [each.code for each in found.issues] == ["blob-corrupt"]
+    assert "eve/mine:v1" not in check_sound(target)

@@ -14,7 +14,7 @@ from __future__ import annotations
 from typing import Final
 
 _THINGS: Final = {
-    "permission": ("UserNamespaceAuth", "UserRepositoryAuth"),
+    "permission": ("UserNamespaceAuth", "UserRepositoryAuth", "Administrator"),
     "share": ("ImageRepositoryAccessDomain", "RepoShare"),
 }
 KINDS: Final = {

@@ -43,6 +43,9 @@ MEANINGS: Final[Mapping[str, Meaning]] = {
     "failed": Meaning("warning", "failures", "operations that failed", "失败的操作"),
     "refused": Meaning("warning", "failures", "operations that were refused (code 4xx)", "被拒绝的操作（返回码 4xx）"),
     "unknown-event": Meaning("warning", "uncatalogued", "events that the catalog does not have", "目录中没有的事件"),
+    "own-event": Meaning(
+        "info", "uncatalogued", "events of swrbatch itself that the catalog does not have", "swrbatch自身的、目录中没有的事件"
+    ),
     "resource-type": Meaning(
         "warning", "uncatalogued", "events whose resource type is not the catalog's", "资源类型与目录不符的事件"
     ),

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Final
 
-from ..cts import ALIASES, catalog
+from ..cts import ALIASES, OWN, catalog
 from .access import ACCESS, CHANGES, EXPOSURES, IDS, WORTH_TELLING, names_sql
 from .export import utc_text
 
@@ -204,7 +204,9 @@ _UNCATALOGUED: Final = """
         FROM by_hour LEFT JOIN entries ON by_hour.event = entries.trace_name
         WHERE entries.trace_name IS NULL OR by_hour.resource_type IS DISTINCT FROM entries.resource_type
     )
-    SELECT CASE WHEN expected IS NULL THEN 'unknown-event' ELSE 'resource-type' END AS finding,
+    SELECT CASE WHEN expected IS NOT NULL THEN 'resource-type'
+            WHEN list_contains($own, scoped.trace_name) AND scoped.tracker_name = 'swrbatch' THEN 'own-event'
+            ELSE 'unknown-event' END AS finding,
         scoped.trace_name, scoped.resource_type, expected, count(*) AS events, count(DISTINCT (account, person)) AS users,
         min(time) AS first, max(time) AS last, min_by(trace_id, (time, trace_id)) AS example
     FROM scoped JOIN strange ON coalesce(scoped.trace_name, '') = coalesce(strange.trace_name, '')
@@ -258,7 +260,7 @@ def tables(at: int, within: str, most: int, newest: Mapping[str, str]) -> Mappin
         "users": _USERS_TABLE,
         "activity": _ACTIVITY,
         "addresses": _ADDRESSES + few,
-        "uncatalogued": _UNCATALOGUED,
+        "uncatalogued": _UNCATALOGUED.replace("$own", f"[{', '.join(map(quoted, sorted(OWN)))}]"),
         "access_changes": CHANGES.replace("$period", within) + few,
         "deletions": _DELETIONS.replace("$newest", newest["deletions"]) + few,
         "exposures": EXPOSURES.replace("$at", str(at)),

@@ -302,7 +302,7 @@ class _Build:
             "coverage-unknown": by.get(("retention", "unknown"), 0),
             "difference": self.tables["differences"].num_rows,
             **failed,
-            **{finding: by.get(("uncatalogued", finding), 0) for finding in ("unknown-event", "resource-type")},
+            **{finding: by.get(("uncatalogued", finding), 0) for finding in ("unknown-event", "own-event", "resource-type")},
             "share-past": by.get(("exposures", "past"), 0),
             "public-repository": by.get(("exposures", "public"), 0),
             "share-open": sum(by.get(("exposures", state), 0) for state in ("open", "forever", "unknown")),

@@ -33,7 +33,7 @@ COMMANDS: Mapping[str, tuple[str, str]] = {
     "run": ("pipeline", "Bring a store to what a pipeline declares; --dry-run prints the plan."),
     "gc": ("sweep", "Remove blobs that nothing needs any more."),
     "admin": ("administrators", "Account administrators: add, list, remove."),
-    "audit": ("audit", "The audit trail: catalog, ingest, export, query, reconcile, verify, prune."),
+    "audit": ("audit", "The audit trail: catalog, ingest, export, query, report, reconcile, verify, prune."),
     "serve-config": ("store", "Print the config.yml with which a stock registry serves a store."),
 }
 

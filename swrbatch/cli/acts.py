@@ -53,11 +53,18 @@ def change(given: Mapping[str, Any], *, deleting: bool = False) -> Iterator[Any]
 
 
 @contextlib.contextmanager
-def look(given: Mapping[str, Any]) -> Iterator[Any]:
-    """An act that only looks."""
+def look_at(given: Mapping[str, Any]) -> Iterator[tuple[Any, Any]]:
+    """The store, and an act that only looks."""
     from ..ledger.acting import reading
 
     with opened(given) as (store, actor), reading(store.ledger, actor) as act:
+        yield store, act
+
+
+@contextlib.contextmanager
+def look(given: Mapping[str, Any]) -> Iterator[Any]:
+    """An act that only looks."""
+    with look_at(given) as (_, act):
         yield act
 
 
@@ -130,6 +137,8 @@ def cell(name: str, value: Any) -> str:
         return "forever" if value is None else utc(value)
     if name.endswith("_bytes"):
         return format_size(value)
+    if isinstance(value, str) and value.startswith("sha256:"):
+        return value[:19]
     if isinstance(value, bool):
         return "yes" if value else "no"
     return "" if value is None else printable(value, 400)

@@ -16,7 +16,11 @@ from ..sizes import counted
 from .options import Format, FormatOption, LangOption, Language, exits, lang, show, store_path
 
 app = typer.Typer(rich_markup_mode=None)
-audit = typer.Typer(rich_markup_mode=None, no_args_is_help=True, help="The audit trail: catalog, ingest, export, query, …")
+audit = typer.Typer(
+    rich_markup_mode=None,
+    no_args_is_help=True,
+    help="The audit trail: catalog, ingest, export, query, report, reconcile, verify, prune.",
+)
 app.add_typer(audit, name="audit")
 
 

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from .options import Format, FormatOption, StoreOption, cancelled_by_signals, exits, show, store_path
+from .options import Format, FormatOption, LangOption, Language, StoreOption, cancelled_by_signals, exits, lang, show, store_path
 
 app = typer.Typer(rich_markup_mode=None)
 
@@ -34,11 +34,14 @@ def export(
     references: Annotated[list[str], typer.Argument(metavar="REF...", help="ORG/REPO:TAG, also with the registry's host.")],
     to: Annotated[str, typer.Option("--to", metavar="FILE|DIR", help="Where it is written; - for standard output.")],
     form: Annotated[ExportForm, typer.Option("--form", help="For docker load, or as stored.")] = ExportForm.DOCKER_ARCHIVE,
-    compress: Annotated[ExportCompression, typer.Option("--compress", help="Compress the archive.")] = ExportCompression.NONE,
+    compress: Annotated[
+        ExportCompression | None, typer.Option("--compress", help="Compress the archive (default: as FILE's ending says).")
+    ] = None,
     store: StoreOption = None,
     user: Annotated[str | None, typer.Option(metavar="NAME", help="Who acts (default $SWRBATCH_USER, else the login).")] = None,
     account: Annotated[str | None, typer.Option(metavar="NAME", help="The actor's account (default: the store's).")] = None,
     format: FormatOption = Format.TEXT,
+    lang_: LangOption = Language.EN,
 ) -> None:
     """Write stored images to a file or folder that docker, podman and skopeo load.
 
@@ -46,17 +49,17 @@ def export(
     is. Each export is recorded as an event.
     """
     from ..compression import Compression
-    from ..export import export_images
+    from ..export import compression_of_name, export_images
     from ..store import DEFAULT_ACCOUNT, Store, current_actor
 
-    with exits(), cancelled_by_signals() as cancel, Store(store_path(store)) as opened:
+    with exits(lang(lang_)), cancelled_by_signals() as cancel, Store(store_path(store)) as opened:
         actor = current_actor(account or opened.settings().get("account") or DEFAULT_ACCOUNT, user)
         result = export_images(
             opened,
             references,
             to,
             form=form.value,
-            compression=Compression(compress.value),
+            compression=Compression(compress.value) if compress else compression_of_name(to),
             actor=actor,
             cancel=cancel,
         )

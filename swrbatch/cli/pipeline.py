@@ -90,7 +90,7 @@ def _line(step: Any) -> str:
         detail = ", ".join(f"{name} {_short(before.get(name))} -> {_short(after[name])}" for name in changed)
     elif step.status == "overwritten":
         detail = f"{_short(before.get('digest'))} -> {_short(after.get('digest'))}" if after.get("digest") else ""
-    elif step.kind == "run":
+    elif step.kind == "run" and not detail:
         detail = ", ".join(after.get("files", ()))
     return f"{_SIGNS.get(step.status, ' ')} {step.kind} {step.name} {step.status}" + (f": {detail}" if detail else "")
 

@@ -96,7 +96,7 @@ def list_(
             act, limit=limit + 1, marker=marker, organization=org, shared_by_me=shared_by_me, shared_with=shared_with
         )
     columns = {"repository": "name", "account": "account", "public": "is_public", "category": "category", "tags": "tags"}
-    acts.show_page(rows, given, {**columns, "level": "level", "shared": "shared", "created": "created"}, key="name")
+    acts.show_page(rows, given, {**columns, "level": "level", "shared to me": "shared", "created": "created"}, key="name")
 
 
 @repo.command("show")

@@ -11,9 +11,22 @@ import typer
 
 from ..errors import ExitCode, UsageError, printable
 from .acts import utc
-from .options import Format, FormatOption, LangOption, Language, StoreOption, exits, lang, show, store_path
+from .options import (
+    AccountOption,
+    Format,
+    FormatOption,
+    LangOption,
+    Language,
+    StoreOption,
+    UserOption,
+    exits,
+    lang,
+    show,
+    store_path,
+)
 
 app = typer.Typer(rich_markup_mode=None)
+_ALL = 2**31 - 1
 
 
 class RequiredProfile(enum.StrEnum):
@@ -60,14 +73,22 @@ def init(
 
 
 @app.command("images")
-def images(store: StoreOption = None, format: FormatOption = Format.TEXT, lang_: LangOption = Language.EN) -> None:
-    """List the images of a store."""
+def images(
+    store: StoreOption = None,
+    user: UserOption = None,
+    account: AccountOption = None,
+    format: FormatOption = Format.TEXT,
+    lang_: LangOption = Language.EN,
+) -> None:
+    """List the images of a store that the actor may download."""
+    from ..ledger.repositories import list_repositories
     from ..sizes import format_size
-    from ..store import Store
+    from .acts import look_at
     from .text import table, word
 
-    with exits(), Store(store_path(store)) as opened:
-        rows = opened.images()
+    with look_at(locals()) as (opened, act):
+        seen = {row["name"] for row in list_repositories(act, limit=_ALL)}
+        rows = [row for row in opened.images() if f"{row['organization']}/{row['repository']}" in seen]
     if format is Format.JSON:
         show(json.dumps(rows, ensure_ascii=False))
         return

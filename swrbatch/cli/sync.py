@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import enum
 import json
+import tempfile
 from contextlib import ExitStack
 from dataclasses import asdict
 from typing import Annotated, Any
 
 import typer
 
-from ..errors import ExitCode, Lang, UsageError
+from ..errors import ExitCode, Lang
 from .options import (
     AccountOption,
     DryRun,
@@ -75,7 +76,8 @@ def sync(
         check_manifests(manifests, patch_only)
         opened = stack.enter_context(Store(source))
         if dry_run and not Store.exists(to):
-            raise UsageError(f"{to} is no store yet: a dry run needs one (swrbatch init --store {to})")
+            # A new store, as the sync would make it.
+            to = stack.enter_context(tempfile.TemporaryDirectory(prefix="swrbatch-plan-"))
         target = stack.enter_context(Store(to, create=True))
         cancel = stack.enter_context(cancelled_by_signals())
         own = target.settings().get("account") or opened.settings().get("account")

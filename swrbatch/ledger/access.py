@@ -188,6 +188,19 @@ def _grant(target: Target, user: str, level: Level) -> Mapping[str, Any] | None:
     return {"account": target.account, "user": user, "level": level.name.lower()} if level else None
 
 
+def end_grants(act: Acting, path: str, key: int) -> None:
+    """End all grants on what is about to be deleted: the organization or repository `path`, whose id is `key`."""
+    table, column = organization_grants, organization_grants.c.organization_id
+    if "/" in path:
+        table, column = repository_grants, repository_grants.c.repository_id
+    rows = act.connection.execute(select(table).where(column == key).order_by(table.c.account, table.c.user)).all()
+    for row in rows:
+        act.begins(*_grant_event("delete", path), {"name": path, "user": row.user})
+        before = {"account": row.account, "user": row.user, "level": Level(row.level).name.lower()}
+        act.changed("deleted", "grant", before=before, after=None)
+    act.connection.execute(delete(table).where(column == key))
+
+
 def list_grants(act: Acting, path: str, *, limit: int, marker: str = "") -> list[dict[str, Any]]:
     """The grants on an organization or a repository, by user: name (of what they are on), account, user, level.
 
@@ -230,7 +243,7 @@ def _administer(act: Acting, user: str, *, wanted: bool) -> Change:
         if administrators_of(act.connection, account) == (user,):
             raise Refused(issue("administrator-last", place=user, user=user, account=account))
         act.connection.execute(delete(administrators).where(administrators.c.account == account, administrators.c.user == user))
-    is_one = {"account": account, "user": user}
+    is_one = {"account": account, "user": user, "level": "administrator"}
     status: Status = "unchanged" if had == wanted else "created" if wanted else "deleted"
     return act.changed(status, "administrator", before=is_one if had else None, after=is_one if wanted else None)
 

@@ -13,10 +13,12 @@ from sqlalchemy import Row, delete, insert, select
 
 from ..errors import Refused, issue
 from ..rights import Act
-from .access import find, known_repository
+from .access import end_grants, find, known_repository
 from .acting import Acting, Change
 from .repositories import attributes_of, tag_values
 from .schema import repositories, tag_removals, tags
+from .shares import end_shares
+from .triggers import end_triggers
 
 
 def delete_tag(act: Acting, path: str, tag: str) -> Change:
@@ -35,7 +37,10 @@ def delete_tag(act: Acting, path: str, tag: str) -> Change:
 
 
 def delete_repository(act: Acting, path: str) -> Change:
-    """Delete a repository with its tags, grants, shares and triggers. Refused: organization-unknown, repository-unknown."""
+    """Delete a repository with its tags, grants, shares and triggers, each with its event.
+
+    Refused: organization-unknown, repository-unknown.
+    """
     namespace, _, repository = path.partition("/")
     request = {"namespace": namespace, "repository": repository}
     act.begins("deleteImageRepository", path, request)
@@ -48,6 +53,10 @@ def delete_repository(act: Acting, path: str) -> Change:
     for row in rows:
         act.begins("deleteImageTag", f"{path}:{row.tag}", {"name": path, "tag": row.tag, "repository": path})
         act.changed("deleted", "tag", before=tag_values(row), after=None, resource_id=row.digest)
+    # What goes with it ends with an event of its own: who had a right or a share has none from now on.
+    end_grants(act, path, key)
+    end_shares(act, path, key)
+    end_triggers(act, path, key)
     act.connection.execute(delete(tags).where(tags.c.repository_id == key))
     act.connection.execute(delete(repositories).where(repositories.c.id == key))
     act.begins("deleteImageRepository", path, request)

@@ -9,7 +9,7 @@ from sqlalchemy import Row, delete, exists, func, insert, or_, select
 from ..errors import Refused, issue, printable
 from ..policy import ORGANIZATIONS_OF_A_USER, Naming, why_invalid
 from ..rights import Act, Facts, Level, decide
-from .access import find, granted_to, is_administrator, make_first_administrator
+from .access import end_grants, find, granted_to, is_administrator, make_first_administrator
 from .acting import Acting, Change
 from .loads import account_id, read_settings
 from .schema import accounts, organization_grants, organizations, repositories, repository_grants
@@ -59,7 +59,9 @@ def delete_organization(act: Acting, name: str) -> Change:
     before = show_row(act, name)
     if before["repositories"]:
         raise Refused(issue("organization-not-empty", place=name, organization=name, count=before["repositories"]))
+    end_grants(act, name, target.organization_id)
     act.connection.execute(delete(organizations).where(organizations.c.id == target.organization_id))
+    act.begins("deleteUserNamesapce", name, {"namespace": name})
     return act.changed("deleted", "organization", before=before, after=None)
 
 

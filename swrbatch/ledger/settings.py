@@ -47,7 +47,7 @@ def _record(act: Acting, account: str, changes: Mapping[str, str], have: Mapping
     if act.actor.account == account and make_first_administrator(act.connection, act.actor, act.now):
         one = {"account": account, "user": act.actor.user}
         act.begins("createAdministrator", act.actor.user, one)
-        act.changed("created", "administrator", before=None, after=one)
+        act.changed("created", "administrator", before=None, after={**one, "level": "administrator"})
     if changes:
         act.begins("updateSettings", "store", changes)
         administrator = is_administrator(act.connection, act.actor.account, act.actor.user)

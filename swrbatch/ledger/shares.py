@@ -84,6 +84,14 @@ def remove_share(act: Acting, path: str, account: str) -> Change:
     return act.changed("deleted", "share", before=_said(row), after=None)
 
 
+def end_shares(act: Acting, path: str, key: int) -> None:
+    """End all shares of a repository that is about to be deleted."""
+    for row in act.connection.execute(select(shares).where(shares.c.repository_id == key).order_by(shares.c.account)).all():
+        act.begins("deleteImageRepositoryAccessDomain", path, {"name": path, "access_domain": row.account})
+        act.changed("deleted", "share", before=_said(row), after=None)
+    act.connection.execute(delete(shares).where(shares.c.repository_id == key))
+
+
 def list_shares(act: Acting, path: str, *, limit: int, marker: str = "") -> list[dict[str, Any]]:
     """The shares of a repository, by account: name, account, permit, deadline (ms UTC, None for ever), state (live, expired),
     description, by (account/user), created, updated (ms UTC). `limit` at most, behind the account `marker`."""

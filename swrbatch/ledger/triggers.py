@@ -125,6 +125,14 @@ def remove_trigger(act: Acting, path: str, name: str) -> Change:
     return act.changed("deleted", "trigger", before=_said(row), after=None)
 
 
+def end_triggers(act: Acting, path: str, key: int) -> None:
+    """Remove all triggers of a repository that is about to be deleted."""
+    for row in act.connection.execute(select(triggers).where(triggers.c.repository_id == key).order_by(triggers.c.name)).all():
+        act.begins("deleteTrigger", f"{path}:{row.name}", {"repository": path, "name": row.name})
+        act.changed("deleted", "trigger", before=_said(row), after=None)
+    act.connection.execute(delete(triggers).where(triggers.c.repository_id == key))
+
+
 def list_triggers(act: Acting, path: str, *, limit: int, marker: str = "") -> list[dict[str, Any]]:
     """The triggers of a repository, by name: name, enabled, trigger_type, condition, action, app_type, application, container,
     cluster_ns, cluster_id, cluster_name, trigger_mode, by (account/user), created (ms UTC), pending (runs). `limit` at most."""
