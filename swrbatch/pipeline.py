@@ -218,7 +218,7 @@ class _Run:
         except Refused as e:
             for change in done:
                 self._add(change.kind, change.name, "skipped", detail="taken back: a later act was refused")
-            self._add("act", e.issue.place, "rejected", detail=_reason(e.issue))
+            self._add("act", e.issue.place or actor.user, "rejected", detail=_reason(e.issue))
             raise
         for change in done:
             name = f"{change.name} {change.after['user']}" if change.kind == "grant" and change.after else change.name

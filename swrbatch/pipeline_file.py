@@ -17,20 +17,23 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 from .errors import UsageError, printable
-from .export import compression_of_name
+from .export import compression_of_name, parse_name
 from .ledger.shares import Terms as ShareTerms
 from .ledger.shares import parse_deadline
 from .ledger.triggers import Terms as TriggerTerms
-from .policy import parse_category
+from .login import VARIABLES
+from .policy import looks_like_registry, parse_category
 from .rights import LEVELS, Level
 from .schemas import validator
 from .sizes import parse_size
+from .store import check_name
 from .yamltree import Alias, BadYaml, Node, Scalar, Sequence, read_tree
 
 MAX_FILE: Final = 1 << 20
 MAX_VALUES: Final = 100_000
 """Values of a file, however often aliases repeat them."""
 _REFERENCE: Final = re.compile(r"\$(?:\$(?=\{)|\{(?P<name>[A-Za-z_][A-Za-z0-9_]*)(?::-(?P<default>[^}]*))?\}|(?P<bad>\{))")
+_SECRETS: Final = frozenset(secret for _, secret in VARIABLES)
 _INTEGER: Final = re.compile(r"[-+]?[0-9]{1,18}")
 _WORDS: Final[Mapping[str, Any]] = {"true": True, "false": False, "null": None, "~": None, "": None}
 Place = tuple[str | int, ...]
@@ -181,6 +184,13 @@ class _Reading:
             yield key.value, self._value(item, (*place, key.value), depth + 1)
 
     def _scalar(self, node: Scalar, place: Place) -> Any:
+        value = self._plain(node, place)
+        if isinstance(value, str) and ("\0" in value or any("\ud800" <= sign <= "\udfff" for sign in value)):
+            self.faults.append((node.start, place, "it holds a NUL or half a character, which no name, path or text can have"))
+            return ""
+        return value
+
+    def _plain(self, node: Scalar, place: Place) -> Any:
         if "${" in node.value:
             return _REFERENCE.sub(lambda match: self._substitute(match, node, place), node.value)
         if node.style is not None:
@@ -191,6 +201,12 @@ class _Reading:
 
     def _substitute(self, match: re.Match[str], node: Scalar, place: Place) -> str:
         name = match["name"]
+        if name in _SECRETS:
+            self.faults.append((node.start, place, f"${{{name}}} is a secret: it would stand in events and reports"))
+            return ""
+        if match["default"] and "${" in match["default"]:
+            self.faults.append((node.start, place, "a default is a plain text: it cannot hold ${"))
+            return ""
         if match["bad"]:
             self.faults.append((node.start, place, "${ begins a name: write ${NAME}, ${NAME:-default}, or $${ for a plain ${"))
             return ""
@@ -228,7 +244,30 @@ class _Reading:
 
     # --- what it says --------------------------------------------------------------------------------------------------
 
+    def _check_names(self, value: dict[str, Any]) -> None:
+        """Users and accounts as the command line takes them; nothing stands twice in a list."""
+        users: list[tuple[Place, str, str]] = [
+            (("administrators", n), "user", name) for n, name in enumerate(value.get("administrators", ()))
+        ]
+        users += [(("actor", what), what, name) for what, name in value.get("actor", {}).items()]
+        for kind in ("organizations", "repositories"):
+            self._once((kind,), [each["name"] for each in value.get(kind, ())])
+            for n, each in enumerate(value.get(kind, ())):
+                users += [((kind, n, "grants", name), "user", name) for name in each.get("grants", {})]
+                users += [((kind, n, "shares", m, "with"), "account", s["with"]) for m, s in enumerate(each.get("shares", ()))]
+                self._once((kind, n, "shares"), [share["with"] for share in each.get("shares", ())])
+                self._once((kind, n, "triggers"), [trigger["name"] for trigger in each.get("triggers", ())])
+        for place, what, name in users:
+            with _Told(self, place):
+                check_name(what, name)
+
+    def _once(self, place: Place, names: list[str]) -> None:
+        for number, name in enumerate(names):
+            if name in names[:number]:
+                self._fault((*place, number), f"{printable(name)} stands here twice: say all of it in one place")
+
     def _pipeline(self, value: dict[str, Any]) -> Pipeline:
+        self._check_names(value)
         store = value["store"]
         settings = {key.replace("-", "_"): text for key, text in store.items() if key != "path"}
         if "org_quota" in settings:
@@ -250,7 +289,7 @@ class _Reading:
             imports=tuple(self._import(each, defaults, ("imports", n)) for n, each in imports),
             manifests=self._path(manifests.get("folder")),
             patch_only=_flag(manifests.get("patch-only", False)),
-            exports=tuple(self._export(each) for each in value.get("exports", ())),
+            exports=tuple(self._export(each, ("exports", n)) for n, each in enumerate(value.get("exports", ()))),
             audit_exports=tuple((self._path(e["to"]), e.get("as", "parquet")) for e in audit.get("exports", ())),
             audit_datasets=tuple(self._path(each) for each in report.get("datasets", ())),
             audit_report=self._path(report.get("to")),
@@ -312,9 +351,15 @@ class _Reading:
     def _source(self, text: str) -> str:
         return f"@{self._path(text[1:])}" if text.startswith("@") and text != "@-" else text if text == "-" else self._path(text)
 
-    def _export(self, value: dict[str, Any]) -> ExportSpec:
+    def _image(self, name: str, place: Place) -> str:
+        host = name.partition("/")[0]
+        with _Told(self, place):
+            parse_name(name, host if looks_like_registry(host) else "")
+        return name
+
+    def _export(self, value: dict[str, Any], place: Place) -> ExportSpec:
         return ExportSpec(
-            images=tuple(value["images"]),
+            images=tuple(self._image(name, (*place, "images", n)) for n, name in enumerate(value["images"])),
             to=self._path(value["to"]),
             form=value.get("form", "docker-archive"),
             compression=value.get("compress") or compression_of_name(value["to"]).value,

@@ -142,7 +142,7 @@ class _Marking:
             if digest is None:
                 raise StoreError(
                     f"nothing was removed: the link of {repository}:{tag} holds no digest, so what it needs is not known; "
-                    "mend it (swrbatch verify --repair) or remove the tag, then run again"
+                    "mend it (swrbatch verify --repair, if it is one of the ledger's) or remove the tag's folder, then run again"
                 )
             served.setdefault(repository, set()).add(digest)
         revisions: list[tuple[str, Digest]] = []

@@ -16,12 +16,14 @@ from sqlalchemy import select
 from .cts import Actor, new_run_id, new_trace
 from .digest import Cancel
 from .layout import locked
+from .ledger.access import find
 from .ledger.events import append_events
 from .ledger.schema import organizations, repositories
 from .ledger.triggers import end_run, next_run
 from .manifests import KINDS, Workload
 from .patches import write_patch
 from .policy import Reference
+from .rights import Act, decide
 from .store import Store, now_ms
 from .workloads import UpdateResult, update_images
 
@@ -50,7 +52,9 @@ def run_triggers(
     dry_run: bool = False,
     cancel: Cancel | None = None,
 ) -> list[TriggerRun]:
-    """Carry out all pending runs in the manifests below the folder `manifests`; one result each, in the order of the loads.
+    """Carry out the pending runs in the manifests below the folder `manifests`; one result each, in the order of the loads.
+
+    Runs of repositories that the actor may not edit stay pending.
 
     `patch_only` leaves the manifests as they are and writes a patch for kubectl beside them. `dry_run` touches no file, but the
     runs end in `store` all the same: it is for a plan's copy. Raises `StoreError`, `Cancelled`.
@@ -58,16 +62,20 @@ def run_triggers(
     cancel, run_id = cancel or Cancel(), new_run_id(now_ms())
     done: list[TriggerRun] = []
     folder = os.fspath(manifests)
-    registry = store.settings().get("registry", "")
+    registry, last = store.settings().get("registry", ""), 0
     with locked(os.path.join(store.path, "locks", "triggers"), cancel=cancel):
         while True:
             cancel.check()
             with store.ledger.read() as connection:
-                row = next_run(connection)
+                row = next_run(connection, last)
                 if row is None:
                     return done
+                last = row.run
                 statement = select(organizations.c.name, repositories.c.name).select_from(repositories.join(organizations))
                 organization, repository = connection.execute(statement.where(repositories.c.id == row.repository_id)).one()
+                facts = find(connection, actor, f"{organization}/{repository}", now_ms()).facts
+            if not decide(actor, Act.TRIGGER_EDIT, facts).allowed:
+                continue
             begun = now_ms()
             image = Reference(registry, organization, repository, row.tag)
             workload = Workload(KINDS[row.app_type], row.application, row.cluster_ns)

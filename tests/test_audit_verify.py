@@ -46,7 +46,7 @@ from swrbatch.cts import Actor
 from swrbatch.ledger import Ledger
 from swrbatch.ledger.events import chain_hash, replay, verify_chain
 from swrbatch.ledger.events import events as events_table
-from swrbatch.ledger.schema import HEAD
+from swrbatch.ledger.schema import HEAD, administrators
 from swrbatch.verify import verify_store
 from test_audit_export import HOUR, MINUTE, NOW, T0, add, cli, event, events_of, files_of, read_back, run, trail
 from test_crash import fast_path, points_of
@@ -1001,6 +1001,10 @@ def test_the_command_prunes(tmp_path: Path) -> None:
     run(store, tmp_path / "dest", "parquet")
     common = ("audit", "prune", "--store", store, "--exported-to", tmp_path / "dest", "--before", "2030-01-01T00:00:00Z")
     assert cli(*common, "--dry-run")[1] == "5 events would be removed; the chain begins behind sequence 5\n"
+    code, _, err = cli(*common, "--user", "eve")
+    assert code == 1 and "audit prune needs an administrator" in err
+    with Store(store) as opened, opened.ledger.write() as connection:
+        connection.execute(sa.insert(administrators).values(account="default", user="bob", created_ms=0))
     code, out, _ = cli(*common, "--user", "bob", "--format", "json")
     assert (code, json.loads(out)["events"]) == (0, 5)
     assert next(iter(events_of(store).values()))["user"]["name"] == "bob"

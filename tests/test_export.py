@@ -792,6 +792,39 @@ def test_a_member_of_more_than_8_gib() -> None:
     assert tarfile.TarInfo.frombuf(header, "utf-8", "strict").size == size
 
 
+@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("point", ["export:rename:after", "ledger:commit:before"])
+def test_what_stood_there_is_there_again_when_the_export_fails(form: str, point: str, small: Path, tmp_path: Path) -> None:
+    to = tmp_path / "here" / "out"
+    to.parent.mkdir()
+    export(small, ["team/app:v1"], to, form)
+    before = {path: path.read_bytes() for path in (to.rglob("*") if to.is_dir() else [to]) if path.is_file()}
+
+    def fail(name: str) -> None:
+        if name == point:
+            raise StoreError("the disk is full")
+
+    faults.hook = fail
+    try:
+        with pytest.raises(StoreError, match="the disk is full"):
+            export(small, ["team/app:v1", "team/tool:v1"], to, form)
+    finally:
+        faults.hook = None
+    assert {path: path.read_bytes() for path in (to.rglob("*") if to.is_dir() else [to]) if path.is_file()} == before
+    assert [path.name for path in to.parent.iterdir()] == ["out"]
+
+
+def test_only_our_own_leftovers_are_swept(small: Path, tmp_path: Path) -> None:
+    notes, draft = tmp_path / ".out.notes.tmp", tmp_path / ".out.draft.tmp"
+    notes.mkdir()
+    (notes / "a").write_text("precious")
+    draft.write_text("precious")
+    for path in (notes, draft):
+        os.utime(path, (1, 1))
+    export(small, ["team/app:v1"], tmp_path / "out", "docker-archive")
+    assert (notes / "a").exists() and draft.exists()
+
+
 def test_a_share_lets_its_account_export_until_its_deadline(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     archive = write(tmp_path / "a.tar", docker_legacy(Image(tags=(TAG,))))
     assert import_archives([archive], tmp_path / "store").exit_code == 0

@@ -171,6 +171,18 @@ BROKEN = {
     "two documents": (HEAD + "---\n" + HEAD, "holds 2 documents"),
     "no mapping": ("- a\n", ":1:1: ['a'] is not a mapping"),
     "key": (HEAD + "[a]: b\n", ":3:1: a key must be a text"),
+    "secret": (HEAD + "report: ${SWRBATCH_SK}\n", ":3:9: report: ${SWRBATCH_SK} is a secret"),
+    "nested": (HEAD + "report: ${A:-${B:-x}}\n", ":3:9: report: a default is a plain text"),
+    "NUL": (HEAD + 'report: "a\\0b"\n', ":3:9: report: it holds a NUL or half a character"),
+    "surrogate": (HEAD + 'repositories: [{name: a/b, description: "\\ud800"}]\n', "it holds a NUL or half a character"),
+    "user": (HEAD + 'administrators: ["a\\nb"]\n', "administrators[0]: the user"),
+    "grantee": (HEAD + 'organizations: [{name: a, grants: {"x\\ty": read}}]\n', "organizations[0].grants.x\\ty: the user"),
+    "organization twice": (HEAD + "organizations: [{name: a}, {name: a}]\n", "organizations[1]: a stands here twice"),
+    "share twice": (
+        HEAD + "repositories: [{name: a/b, shares: [{with: c, until: forever}, {with: c, until: forever}]}]\n",
+        "repositories[0].shares[1]: c stands here twice",
+    ),
+    "image": (HEAD + 'exports: [{images: ["nonsense"], to: x.tar}]\n', "exports[0].images[0]: nonsense is no name of an image"),
     "version": ("version: 2\nstore: {path: store}\n", ":1:1: version: 2 is none of 1"),
 }
 
@@ -263,6 +275,39 @@ def test_acts_are_done_all_or_none(tmp_path: Path) -> None:
     assert len(json.loads(cli("org", "list", "--store", tmp_path / "store", "--format", "json")[1])["rows"]) == 0
     code, out, err = cli("run", path)
     assert code == 1 and "! act o5 rejected: organization-quota" in out and "organization-quota" not in err.splitlines()[0][:12]
+
+
+def test_a_failed_export_is_a_step(tmp_path: Path) -> None:
+    """What was done before is told and reported; the exit code is 1, as of the plan."""
+    archive = write(tmp_path / "a.tar", docker_legacy(Image(tags=(f"{HOST}/team/app:v1",))))
+    path = pipeline(
+        tmp_path,
+        imports=[{"from": [archive.name]}, {"from": ["*.nothing"]}],
+        exports=[{"images": ["team/typo:v1"], "to": "x.tar"}],
+        report="report",
+    )
+    for dry_run in (True, False):
+        result = run_pipeline(read_pipeline(str(path), {}, {}), dry_run=dry_run)
+        assert [step.status for step in result.steps] == ["created", "loaded", "rejected", "rejected"] and result.exit_code == 1
+        assert "nothing matches" in result.steps[2].detail and "there is no tag" in result.steps[3].detail
+    assert len(pd.read_parquet(tmp_path / "report" / "steps")) == 4
+
+
+def test_manifests_that_are_no_folder_stop_the_run_before_it_begins(tmp_path: Path) -> None:
+    path = pipeline(tmp_path, manifests={"folder": "nowhere"})
+    with pytest.raises(UsageError, match="is no folder"):
+        run_pipeline(read_pipeline(str(path), {}, {}))
+    assert not (tmp_path / "store").exists()
+
+
+def test_a_colleague_applies_what_they_may(tmp_path: Path) -> None:
+    """The organization is there, and not theirs; that is no reason to refuse what needs edit only."""
+    parts: dict[str, Any] = {"organizations": [{"name": "team"}], "repositories": [{"name": "team/app"}]}
+    run_pipeline(read_pipeline(str(pipeline(tmp_path, **parts)), {}, {}))
+    assert cli("grant", "set", "--org", "team", "--to", "bob", "--level", "edit", "--store", tmp_path / "store")[0] == 0
+    parts["repositories"][0]["description"] = "by bob"
+    result = run_pipeline(read_pipeline(str(pipeline(tmp_path, **parts, actor={"user": "bob"})), {}, {}))
+    assert result.exit_code == 0 and [step.status for step in result.steps] == ["unchanged", "unchanged", "updated"]
 
 
 def test_what_changes_is_changed_and_told(tmp_path: Path) -> None:

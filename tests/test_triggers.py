@@ -302,6 +302,17 @@ def test_rights(store: Path) -> None:
             assert done[0] == code and (not code or "permission-denied" in done[2])
 
 
+def test_runs_wait_for_somebody_who_may_edit(store: Path, tmp_path: Path) -> None:
+    """Nobody without a right uses them up, or learns of them."""
+    add(store)
+    load(store, "v2")
+    junk = write(tmp_path / "junk.tar", b"no archive")
+    code, out, _ = cli("import", junk, "--store", store, "--manifests", tmp_path / "manifests", "--user", "eve")
+    assert code == 1 and "trigger" not in out and [run["state"] for run in history(store)] == ["pending"]
+    assert "nginx:v1" in manifest(store)
+    assert [run.files for run in fire(store)] == [("nginx.yaml",)]
+
+
 def test_a_deleted_repository_takes_its_triggers_with_it(store: Path) -> None:
     add(store)
     load(store, "v2")

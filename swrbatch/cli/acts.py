@@ -13,7 +13,7 @@ from typing import Any
 
 import typer
 
-from ..errors import ExitCode, Lang, UsageError, printable
+from ..errors import ExitCode, Lang, Refused, UsageError, printable
 from .options import Format, Language, exits, lang, show, store_path
 
 _TOLD = 3
@@ -66,6 +66,20 @@ def look(given: Mapping[str, Any]) -> Iterator[Any]:
     """An act that only looks."""
     with look_at(given) as (_, act):
         yield act
+
+
+def administering(store: Any, actor: Any, what: str) -> None:
+    """Refused unless the actor is an administrator of the store's account."""
+    from ..ledger.access import is_administrator
+    from ..rights import Act, Facts, decide, denied
+    from ..store import DEFAULT_ACCOUNT
+
+    with store.ledger.read() as connection:
+        administrator = is_administrator(connection, actor.account, actor.user)
+    account = store.settings().get("account", DEFAULT_ACCOUNT)
+    decision = decide(actor, Act.GC, Facts(account=account, administrator=administrator))
+    if not decision.allowed:
+        raise Refused(denied(actor, what, "", decision))
 
 
 def _lang(given: Mapping[str, Any]) -> Lang:

@@ -508,9 +508,12 @@ def prune(
     from ..audit.prune import prune as run
     from ..cts import new_run_id
     from ..store import Store
+    from .acts import administering
 
     with exits(), Store(store_path(store)) as opened:
         actor, moment = _actor(opened, user), _time(before)
+        if not dry_run:
+            administering(opened, actor, "audit prune")
         result = run(opened, exported_to, before=moment, actor=actor, run_id=new_run_id(_now()), now=_now(), dry_run=dry_run)
     if format is Format.JSON:
         show(json.dumps(dataclasses.asdict(result)))

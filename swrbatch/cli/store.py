@@ -44,7 +44,9 @@ def init(
     region: Annotated[str | None, typer.Option(metavar="NAME", help="The region (default local).")] = None,
     account: Annotated[str | None, typer.Option(metavar="NAME", help="The account (default 'default').")] = None,
     user: Annotated[str | None, typer.Option(metavar="NAME", help="Who acts (default $SWRBATCH_USER, else the login).")] = None,
-    org_quota: Annotated[int | None, typer.Option(min=0, help="Organizations that a user may create (default 5).")] = None,
+    org_quota: Annotated[
+        int | None, typer.Option(min=0, max=2**31 - 1, help="Organizations that a user may create (default 5).")
+    ] = None,
     require_profile: Annotated[
         RequiredProfile | None,
         typer.Option("--require-profile", metavar="NAME", help="Take imports under page or client only; any: under all."),
@@ -114,17 +116,23 @@ def verify(
     store: StoreOption = None,
     deep: Annotated[bool, typer.Option("--deep", help="Hash every blob, and every layer's content.")] = False,
     repair: Annotated[bool, typer.Option("--repair", help="Write links again, set damaged blobs aside.")] = False,
+    user: UserOption = None,
+    account: AccountOption = None,
     format: FormatOption = Format.TEXT,
     lang_: LangOption = Language.EN,
 ) -> None:
-    """Check a store's blobs, links, tags and events against each other.
+    """Check a store's blobs, links, tags and events against each other; --repair is for administrators.
 
     Exit code 1 when an error is found (and left, with --repair); tags pushed by something else are only warnings.
     """
-    from ..store import Store
     from ..verify import verify_store
+    from .acts import administering
+    from .acts import opened as opening
 
-    with exits(), Store(store_path(store)) as opened:
+    given = locals()
+    with opening(given) as (opened, actor):
+        if repair:
+            administering(opened, actor, "verify --repair")
         result = verify_store(opened, deep=deep, repair=repair)
     if format is Format.JSON:
         show(json.dumps(_verify_json(result), ensure_ascii=False))

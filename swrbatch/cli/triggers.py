@@ -190,7 +190,9 @@ def history(
     path: Path,
     name: Annotated[str | None, typer.Argument(metavar="[NAME]", help="Only this trigger.")] = None,
     limit: Limit = 50,
-    marker: Annotated[int | None, typer.Option("--marker", metavar="ID", help="The last row of the page before.")] = None,
+    marker: Annotated[
+        int | None, typer.Option("--marker", metavar="ID", min=0, max=2**62, help="The last row of the page before.")
+    ] = None,
     store: StoreOption = None,
     user: UserOption = None,
     account: AccountOption = None,

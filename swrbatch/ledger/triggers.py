@@ -210,12 +210,13 @@ def note_runs(
         connection.execute(insert(trigger_runs), rows)
 
 
-def next_run(connection: Connection) -> Any:
-    """The oldest pending run with its trigger's columns; None when nothing is to be done."""
+def next_run(connection: Connection, after: int = 0) -> Any:
+    """The oldest pending run behind the run `after`, with its trigger's columns; None when nothing is to be done."""
     statement = select(
         trigger_runs.c.id.label("run"), trigger_runs.c.tag, trigger_runs.c.digest, trigger_runs.c.run_id, triggers
     ).join(triggers)
-    return connection.execute(statement.where(trigger_runs.c.state == "pending").order_by(trigger_runs.c.id).limit(1)).first()
+    pending = statement.where(trigger_runs.c.state == "pending", trigger_runs.c.id > after)
+    return connection.execute(pending.order_by(trigger_runs.c.id).limit(1)).first()
 
 
 def end_run(connection: Connection, run: int, files: Sequence[str], error: str, now: int) -> None:
