@@ -1008,7 +1008,10 @@ def test_the_command_prunes(tmp_path: Path) -> None:
     code, out, _ = cli(*common, "--user", "bob", "--format", "json")
     assert (code, json.loads(out)["events"]) == (0, 5)
     assert next(iter(events_of(store).values()))["user"]["name"] == "bob"
-    assert cli("audit", "prune", "--store", store, "--exported-to", tmp_path, "--before", "2030-01-01T00:00:00Z")[0] == 3
+    assert (
+        cli("audit", "prune", "--store", store, "--exported-to", tmp_path, "--user", "bob", "--before", "2030-01-01T00:00:00Z")[0]
+        == 3
+    )
     assert cli("audit", "prune", "--store", store, "--exported-to", tmp_path, "--before", "then")[0] == 2
 
 

@@ -19,7 +19,7 @@ COMMANDS: Mapping[str, tuple[str, str]] = {
     "init": ("store", "Make a store and set its registry, region, account and quota."),
     "check": ("batch", "Check image archives against structure, digests, names and limits; store nothing."),
     "import": ("batch", "Check image archives and load what passes into a store."),
-    "images": ("store", "List the images of a store."),
+    "images": ("store", "List the images of a store that the actor may download."),
     "export": ("export", "Write stored images to a file or folder that docker, podman and skopeo load."),
     "login-command": ("login", "Print the long-term docker login command of an AK/SK pair."),
     "verify": ("store", "Check a store's blobs, links, tags and events against each other."),

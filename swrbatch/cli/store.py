@@ -121,9 +121,9 @@ def verify(
     format: FormatOption = Format.TEXT,
     lang_: LangOption = Language.EN,
 ) -> None:
-    """Check a store's blobs, links, tags and events against each other; --repair is for administrators.
+    """Check a store's blobs, links, tags and events against each other.
 
-    Exit code 1 when an error is found (and left, with --repair); tags pushed by something else are only warnings.
+    --repair is for administrators. Exit code 1 when an error is found (and left, with --repair); tags pushed by something else are only warnings.
     """
     from ..verify import verify_store
     from .acts import administering
