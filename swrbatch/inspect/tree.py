@@ -229,18 +229,17 @@ class MergedTree:
             self._make_folder(parent, "/".join((*parts, base)), base)
 
     def _add_link(self, parts: list[str], base: str, target: str) -> None:
-        found = self._find(path_parts(target))
-        parent = self._folder(parts)
+        aim = path_parts(target)
+        found = self._find(aim)
         if not isinstance(found, _File):
             self._dangling += 1
-            self._put(parent, parts, base, _File(0, self._layer))
-            return
-        if parent.children.get(base) is found:
-            return
-        if found.inode is None:
-            found.inode = _Inode()
-        found.inode.names += 1
-        self._put(parent, parts, base, _File(found.size, self._layer, found.inode))
+            self._put(self._folder(parts), parts, base, _File(0, self._layer))
+        elif aim != [*parts, base]:
+            if found.inode is None:
+                found.inode = _Inode()
+            # Before its folder is made, for that may stand where the target does.
+            found.inode.names += 1
+            self._put(self._folder(parts), parts, base, _File(found.size, self._layer, found.inode))
 
     def _put(self, parent: _Folder, parts: list[str], base: str, file: _File) -> None:
         old = parent.children.get(base)
