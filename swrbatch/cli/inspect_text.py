@@ -12,7 +12,7 @@ from ..errors import printable
 from ..inspect.dive import DiveNumbers
 from ..inspect.images import InspectedImage, InspectedLayer, Inspection
 from ..sizes import counted, format_size
-from .text import table
+from .text import table, width
 
 _LABEL: Final = 13
 _LONG: Final = 2000
@@ -191,7 +191,7 @@ def _sized(paths: Sequence[tuple[str, int]]) -> Iterator[str]:
 
 
 def _layer_lines(image: InspectedImage, columns: int) -> Iterator[str]:
-    head = ("layer", "files", "removes", "added", "changed", "deleted", "step")
+    head = ("layer", "files", "removes", "added", "changed", "deleted")
     rows = [
         (
             str(position),
@@ -200,17 +200,28 @@ def _layer_lines(image: InspectedImage, columns: int) -> Iterator[str]:
             str(layer.changes.added),
             str(layer.changes.changed),
             str(layer.changes.deleted),
-            "(history and layers do not agree)" if layer.step is None else " ".join(printable(layer.step, _LONG).split()),
         )
         for position, layer in enumerate(image.layers)
     ]
-    for number, line in enumerate(table(head, rows).split("\n")):
-        yield line if len(line) <= columns else line[: columns - 1] + "…"
-        if number:
-            layer = image.layers[number - 1]
-            for label, digest in (("diff_id", layer.diff_id), ("digest", layer.digest)):
-                if digest is not None and (label == "diff_id" or digest != layer.diff_id):
-                    yield f"  {label} {digest}"
-            yield from (
-                f"    {_MARKS[f.action]} {format_size(f.size):>10} {printable(f.path, _LONG)}" for f in layer.changes.files
-            )
+    lines = table(head, rows).split("\n")
+    yield lines[0]
+    for line, layer in zip(lines[1:], image.layers, strict=True):
+        yield line
+        step = "(history and layers do not agree)" if layer.step is None else " ".join(printable(layer.step, _LONG).split())
+        yield _cut(f"  step    {step}", columns)
+        yield f"  diff_id {layer.diff_id}"
+        if layer.digest not in (None, layer.diff_id):
+            yield f"  digest  {layer.digest}"
+        if layer.changes.dangling:
+            yield f"  {counted(layer.changes.dangling, 'hard link')} to nothing"
+        yield from (f"    {_MARKS[f.action]} {format_size(f.size):>10} {printable(f.path, _LONG)}" for f in layer.changes.files)
+
+
+def _cut(line: str, columns: int) -> str:
+    """The line, or as much of it as the terminal has room for."""
+    if width(line) <= columns:
+        return line
+    line = line[:columns]
+    while width(line) > columns - 1:
+        line = line[:-1]
+    return line + "…"
