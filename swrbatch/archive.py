@@ -8,8 +8,8 @@ What this module guarantees:
 * every bound (`MAX_*`) holds before the data is taken, whatever the profile; nothing is ever written to a name that the archive
   chooses; links are followed inside the index only.
 
-Sources: POSIX ustar and pax, GNU tar's manual ("Tar Internals"), facts about producers in the project's design notes. Python's
-`tarfile` is not used since it reads extended headers of any size into memory and hides duplicate members.
+Sources: those of `tar`, facts about producers in the project's design notes. Python's `tarfile` is not used since it reads
+extended headers of any size into memory and hides duplicate members.
 """
 
 from __future__ import annotations
@@ -23,18 +23,17 @@ import shutil
 import stat
 import tempfile
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from types import TracebackType
 from typing import Final
 
 from .compression import Compression, CorruptData, decompress, sniff
 from .digest import CHUNK, Cancel, Digest, Extent
-from .errors import ArchiveFault, StoreError, fault, printable
+from .errors import ArchiveFault, StoreError, fault
 from .sizes import format_size
+from .tar import Member, PlainSource, TarBounds, TarReader, TarSource
 
-BLOCK: Final = 512
 MAX_MEMBERS: Final = 100_000
-MAX_EXTENDED_HEADERS: Final = 1 << 20
 MAX_NAMES: Final = 16 << 20
 """Characters of all names and link targets together: they are what stays in memory of an archive."""
 MAX_LINK_DEPTH: Final = 16
@@ -45,29 +44,6 @@ MAX_OCI_MANIFEST: Final = 4 << 20
 
 _ZEROS: Final = bytes(CHUNK)
 _SPACE_CHECK: Final = 256 << 20
-_KINDS: Final = {
-    b"0": "file",
-    b"\0": "file",
-    b"7": "file",
-    b"1": "hard link",
-    b"2": "symbolic link",
-    b"3": "character device",
-    b"4": "block device",
-    b"5": "directory",
-    b"6": "fifo",
-    b"S": "sparse file",
-}
-
-
-@dataclass(frozen=True, slots=True)
-class Member:
-    """One member of the tar. `offset` and `size` are the data's, in bytes; `target` is a link's, as written."""
-
-    name: str
-    kind: str
-    offset: int
-    size: int
-    target: str = ""
 
 
 @dataclass(slots=True)
@@ -214,7 +190,7 @@ def _index_plain(path: str, fd: int, size: int, hash_file: bool, cancel: Cancel)
         sha256 = Digest(sha.hexdigest())
     index = ArchiveIndex(path, os.dup(fd), Compression.NONE, size, size, sha256=sha256)
     try:
-        _read_members(index, _Plain(fd, size), cancel)
+        _read_members(index, PlainSource(Extent(fd, 0, size)), cancel)
     except BaseException:
         os.close(index.fd)
         raise
@@ -236,28 +212,6 @@ def _index_spooled(
     finally:
         spool.stop()
     return index
-
-
-class _Plain:
-    """The headers of a tar that lies uncompressed in a regular file, read through a small window."""
-
-    def __init__(self, fd: int, size: int) -> None:
-        self._fd = fd
-        self._size = size
-        self._start = 0
-        self._window = b""
-
-    def read(self, offset: int, size: int) -> bytes:
-        """Up to `size` bytes at `offset`; fewer at the end."""
-        at = offset - self._start
-        if at < 0 or at + size > len(self._window):
-            self._window = os.pread(self._fd, max(size, 16 << 10), offset)
-            self._start, at = offset, 0
-        return self._window[at : at + size]
-
-    def has(self, end: int) -> bool:
-        """Whether the tar reaches to `end`."""
-        return end <= self._size
 
 
 class _Spool:
@@ -383,64 +337,20 @@ def _chain(head: bytes, rest: Iterator[bytes]) -> Iterator[bytes]:
     yield from rest
 
 
-def _read_members(index: ArchiveIndex, source: _Plain | _Spool, cancel: Cancel) -> None:
+def _read_members(index: ArchiveIndex, source: TarSource, cancel: Cancel) -> None:
     """Fill `index.members`; stops at the end marker and reads nothing behind it."""
-    offset = count = names = 0
-    extended = _Extended()
-    while True:
-        header = source.read(offset, BLOCK)
-        if not header.strip(b"\0"):
-            if offset == 0:
-                raise fault("not-a-tar", what="a file of zeros")
-            # Some writers leave the end marker out; a header that was announced and does not come is another matter.
-            if extended.pending:
-                raise fault("archive-truncated", place=f"offset {offset}", detail="an extended header stands alone")
-            index.end_marker = bool(header)
-            return
-        if len(header) < BLOCK:
-            if offset == 0:
-                raise not_a_tar(header, index.compression)
-            raise fault("archive-truncated", place=f"offset {offset}", detail="a tar header is cut short")
-        if not _checksum_fits(header):
-            if offset == 0:
-                raise not_a_tar(header, index.compression)
-            raise fault("archive-corrupt", place=f"offset {offset}", detail="a tar header's checksum is wrong")
-        flag = header[156:157]
-        size = _number(header[124:136], offset)
-        data = offset + BLOCK
-        if flag in b"xgLK" and flag:
-            extended.take(flag, size, source, data, offset)
-            offset = data + _padded(size)
-            continue
-        count += 1
-        if count > MAX_MEMBERS:
-            raise fault("too-many-members", limit=MAX_MEMBERS)
-        if count % 1024 == 0:
-            cancel.check()
-        name, target, size, sparse = extended.apply(header, size)
-        kind = _KINDS.get(flag, "member of an unknown type")
-        if flag in (b"\0", b"0") and name.endswith("/"):
-            kind = "directory"
-        if sparse:
-            kind = "sparse file"
-        if kind in ("hard link", "symbolic link", "character device", "block device", "directory", "fifo"):
-            size = 0
-        if not source.has(data + size):
-            raise fault("archive-truncated", place=name, detail=f"{printable(name)} ends after the end of the file")
-        names += len(name) + len(target)
-        if names > MAX_NAMES:
-            raise fault(
-                "metadata-too-large",
-                place=f"offset {offset}",
-                name="the list of its members' names",
-                size=format_size(names, beside=MAX_NAMES),
-                limit=format_size(MAX_NAMES),
-            )
-        cleaned = clean_name(name)
+
+    def bad_start(header: bytes) -> ArchiveFault:
+        return not_a_tar(header, index.compression)
+
+    reader = TarReader(source, TarBounds(members=MAX_MEMBERS, names=MAX_NAMES), bad_start, cancel)
+    for member in reader:
+        cleaned = clean_name(member.name)
         if cleaned is not None and not posixpath.basename(cleaned).startswith("._"):
-            _add(index, Member(cleaned, kind, data, size, target))
-        offset = data + _padded(size)
-        extended = _Extended()
+            _add(index, member if cleaned == member.name else replace(member, name=cleaned))
+    if reader.empty:
+        raise fault("not-a-tar", what="a file of zeros")
+    index.end_marker = reader.end_marker
 
 
 def _add(index: ArchiveIndex, member: Member) -> None:
@@ -448,97 +358,6 @@ def _add(index: ArchiveIndex, member: Member) -> None:
     if before is not None and not before.kind == member.kind == "directory":
         index.duplicates.setdefault(member.name, [before]).append(member)
     index.members[member.name] = member
-
-
-class _Extended:
-    """The extended headers (pax, GNU long names) in front of one member, bounded together."""
-
-    def __init__(self) -> None:
-        self.pending = False
-        self._bytes = 0
-        self._values: dict[str, str] = {}
-
-    def take(self, flag: bytes, size: int, source: _Plain | _Spool, data: int, offset: int) -> None:
-        self._bytes += size + BLOCK
-        if self._bytes > MAX_EXTENDED_HEADERS:
-            raise fault("header-too-large", place=f"offset {offset}", limit=format_size(MAX_EXTENDED_HEADERS))
-        raw = source.read(data, size)
-        if len(raw) < size:
-            raise fault("archive-truncated", place=f"offset {offset}", detail="an extended header is cut short")
-        # A global pax header describes what follows in general (git archive writes one): it announces no member.
-        self.pending = self.pending or flag != b"g"
-        if flag == b"x":
-            self._values.update(_pax(raw, offset))
-        elif flag in b"LK":
-            key = "path" if flag == b"L" else "linkpath"
-            self._values[key] = _text(raw.split(b"\0", 1)[0])
-
-    def apply(self, header: bytes, size: int) -> tuple[str, str, int, bool]:
-        """Name, link target, size and sparseness of the member whose own header is `header`."""
-        name = self._values.get("path")
-        if name is None:
-            name = _text(header[:100].split(b"\0", 1)[0])
-            prefix = header[345:500].split(b"\0", 1)[0]
-            if prefix and header[257:263] == b"ustar\0":
-                name = _text(prefix) + "/" + name
-        target = self._values.get("linkpath", "") or _text(header[157:257].split(b"\0", 1)[0])
-        if "size" in self._values:
-            text = self._values["size"]
-            if not text.isascii() or not text.isdigit() or len(text) > 20:
-                raise fault("archive-corrupt", place=name, detail="a pax size is no number")
-            size = int(text)
-        sparse = any(key.startswith("GNU.sparse.") for key in self._values)
-        return name, target, size, sparse
-
-
-def _pax(raw: bytes, offset: int) -> dict[str, str]:
-    values = {}
-    at = 0
-    while at < len(raw) and raw[at]:
-        space = raw.find(b" ", at, at + 12)
-        length = raw[at:space]
-        if space < 0 or not length.isdigit() or not (end := at + int(length)) <= len(raw) or end <= space:
-            raise fault("archive-corrupt", place=f"offset {offset}", detail="a pax header is malformed")
-        key, equals, value = raw[space + 1 : end - 1].partition(b"=")
-        if not equals:
-            raise fault("archive-corrupt", place=f"offset {offset}", detail="a pax header is malformed")
-        values[_text(key)] = _text(value)
-        at = end
-    return values
-
-
-def _text(raw: bytes) -> str:
-    return raw.decode("utf-8", "surrogateescape")
-
-
-def _padded(size: int) -> int:
-    return (size + BLOCK - 1) // BLOCK * BLOCK
-
-
-def _number(field_: bytes, offset: int) -> int:
-    """An octal or base-256 number field; negative and absurd ones are damage."""
-    if field_[0] & 0x80:
-        value = int.from_bytes(field_, "big", signed=False) - (0x80 << 8 * (len(field_) - 1))
-        if field_[0] == 0xFF or value >= 1 << 62:
-            raise fault("archive-corrupt", place=f"offset {offset}", detail="a member's size is negative or absurd")
-        return value
-    digits = field_.split(b"\0", 1)[0].strip()
-    if not digits:
-        return 0
-    if digits.strip(b"01234567"):
-        raise fault("archive-corrupt", place=f"offset {offset}", detail="a member's size is no octal number")
-    return int(digits, 8)
-
-
-def _checksum_fits(header: bytes) -> bool:
-    stored = header[148:156].split(b"\0", 1)[0].strip()
-    if not stored or stored.strip(b"01234567"):
-        return False
-    want = int(stored, 8)
-    rest = header[:148] + header[156:]
-    total = sum(rest) + 256
-    # Some old writers summed signed bytes.
-    return want == total or want == total - 256 * sum(byte > 127 for byte in rest)
 
 
 def not_a_tar(head: bytes, compression: Compression) -> ArchiveFault:

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from .archive import MAX_CONFIG, MAX_MANIFEST, ArchiveIndex, Member
+from .archive import MAX_CONFIG, MAX_MANIFEST, ArchiveIndex
 from .compression import Compression, sniff
 from .digest import Cancel, Extent, hash_extent
 from .errors import ArchiveFault, Issue, fault, has_errors, issue
@@ -22,6 +22,7 @@ from .oci import FoundManifest, compare_names, left_out, read_oci
 from .policy import normalise
 from .schemas import validator
 from .sizes import format_size
+from .tar import Member
 
 MAX_IMAGES: Final = 5_000
 """Images, and names; bounded for the sake of the issues that each of them may have."""

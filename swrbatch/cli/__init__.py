@@ -21,6 +21,8 @@ COMMANDS: Mapping[str, tuple[str, str]] = {
     "import": ("batch", "Check image archives and load what passes into a store."),
     "images": ("store", "List the images of a store that the actor may download."),
     "export": ("export", "Write stored images to a file or folder that docker, podman and skopeo load."),
+    "inspect": ("inspect", "Look inside an archive or a stored image: config, layers, efficiency, waste."),
+    "dedupe": ("dedupe", "Show which layers the images of archives or of a store share, and what that saves."),
     "login-command": ("login", "Print the long-term docker login command of an AK/SK pair."),
     "verify": ("store", "Check a store's blobs, links, tags and events against each other."),
     "org": ("organizations", "Organizations: create, list, show, delete."),

@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
-from ..errors import Lang, printable
+from ..errors import Issue, Lang, printable
 from ..results import IssueRow
 from ..sizes import format_size
 from ..tables import RunResult
@@ -105,7 +105,7 @@ def _rejections(result: RunResult, language: Lang) -> str:
     return "\n".join(lines)
 
 
-def issue_lines(row: IssueRow, language: Lang) -> list[str]:
+def issue_lines(row: IssueRow | Issue, language: Lang) -> list[str]:
     """An issue: where and what, then its way out."""
     message, way_out = (row.message_zh, row.way_out_zh) if language == "zh" else (row.message, row.way_out)
     place = f" {row.place}" if row.place else ""

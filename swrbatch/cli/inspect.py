@@ -1,0 +1,99 @@
+"""`swrbatch inspect`."""
+
+from __future__ import annotations
+
+import enum
+import json
+import os
+from typing import Annotated, Any
+
+import typer
+
+from ..digest import Cancel
+from ..errors import ExitCode
+from .options import (
+    AccountOption,
+    Format,
+    FormatOption,
+    LangOption,
+    Language,
+    StoreOption,
+    UserOption,
+    cancelled_by_signals,
+    exits,
+    lang,
+    show,
+    store_path,
+)
+
+app = typer.Typer(rich_markup_mode=None)
+
+
+class Compat(enum.StrEnum):
+    """Whose numbers are shown beside ours."""
+
+    DIVE = "dive"
+
+
+@app.command("inspect")
+def inspect(
+    source: Annotated[
+        str, typer.Argument(metavar="ARCHIVE|REF", help="An archive (- for standard input), or ORG/REPO:TAG of the store.")
+    ],
+    layers: Annotated[bool, typer.Option("--layers", help="Show each layer: what it changed, and its history step.")] = False,
+    files: Annotated[bool, typer.Option("--files", help="List the files that each layer added, changed and deleted.")] = False,
+    compat: Annotated[Compat | None, typer.Option("--compat", help="Show that program's numbers too.")] = None,
+    store: StoreOption = None,
+    user: UserOption = None,
+    account: AccountOption = None,
+    format: FormatOption = Format.TEXT,
+    language: LangOption = Language.EN,
+) -> None:
+    """Look inside an archive or a stored image: config, layers, efficiency, waste.
+
+    What is a file is read as an archive, all of its images; other arguments name an image of the store. Whether an archive's
+    digests are true is for check to say. Bytes are those of regular files; efficiency is the final tree's share of all layers'.
+    """
+    with exits(), cancelled_by_signals() as cancel:
+        result = _look(source, files, compat, store, user, account, cancel)
+        _print(result, layers=layers or files, format=format, language=language)
+    raise typer.Exit(int(ExitCode.REJECTED if result.failed else ExitCode.OK))
+
+
+def _look(
+    source: str, files: bool, compat: Compat | None, store: str | None, user: str | None, account: str | None, cancel: Cancel
+) -> Any:
+    from ..inspect.images import Wanted, inspect_archive
+
+    wanted = Wanted(files=files, dive=compat is Compat.DIVE)
+    if _is_archive(source, store):
+        return inspect_archive(source, wanted, cancel)
+    from ..inspect.stored import inspect_stored
+    from ..store import DEFAULT_ACCOUNT, Store, current_actor
+
+    with Store(store_path(store)) as opened:
+        actor = current_actor(account or opened.settings().get("account") or DEFAULT_ACCOUNT, user)
+        return inspect_stored(opened, source, wanted, actor, cancel)
+
+
+def _is_archive(source: str, store: str | None) -> bool:
+    """What is there, or is called like an archive, is one; with --store only what cannot be a name."""
+    from ..sources import SUFFIXES
+
+    if source == "-" or not source or source.startswith(("/", "./", "../")):
+        return True
+    if store is not None:
+        return False
+    return os.path.lexists(source) or source.lower().endswith(SUFFIXES)
+
+
+def _print(result: Any, *, layers: bool, format: Format, language: Language) -> None:
+    from .inspect_text import to_json, to_text
+    from .text import issue_lines
+
+    if format is Format.JSON:
+        show(json.dumps(to_json(result), ensure_ascii=False))
+    elif result.images:
+        show(to_text(result, layers=layers))
+    for found in result.issues:
+        typer.echo("\n".join(issue_lines(found, lang(language))), err=True)

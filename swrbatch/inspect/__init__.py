@@ -1,0 +1,1 @@
+"""What is inside images: layers merged into a tree, waste and efficiency."""
