@@ -88,3 +88,48 @@ class Finding:
 
     def remedy(self, language: Lang) -> str:
         return self.way_out_zh if language == "zh" else self.way_out
+
+
+Texts = tuple[str, str]  # English and Chinese
+# The headings of the guide's section 8.1, in order; 0 stands for what the section does not name.
+PRACTICES: tuple[str, ...] = (
+    "",
+    "一个容器只运行一个进程",
+    "不要在构建中升级版本",
+    "将变化频率一样的RUN指令合一",
+    "使用特定的标签",
+    "删除多余文件",
+    "选择合适的基础镜像",
+    "设置WORKDIR和CMD",
+    "使用ENTRYPOINT（可选）",
+    "ENTRYPOINT脚本中使用exec",
+    "优先使用COPY",
+    "合理调整COPY与RUN的顺序",
+    "设置默认的环境变量、映射端口和数据库逻辑卷",
+    "使用EXPOSE暴露端口",
+    "使用VOLUME管理数据库逻辑卷",
+    "使用LABEL设置镜像元数据",
+    "添加HEALTHCHECK",
+    "编写.dockerignore文件",
+)
+
+
+def rule(id: str, practice: int, level: Level, message: Texts, way_out: Texts, *, bad: str, good: str) -> Callable[[Check], Rule]:
+    """Make a rule of the check below it."""
+
+    def made(check: Check) -> Rule:
+        return Rule(
+            id=id,
+            practice=practice,
+            section=f"8.1 {PRACTICES[practice]}".strip(),
+            level=level,
+            message=message[0],
+            message_zh=message[1],
+            way_out=way_out[0],
+            way_out_zh=way_out[1],
+            bad=bad,
+            good=good,
+            check=check,
+        )
+
+    return made

@@ -139,3 +139,12 @@ def plain_command(words: tuple[str, ...]) -> Command:
 def words_of(text: str) -> tuple[str, ...]:
     """The words of one plain shell line, quotes removed."""
     return tuple(unquote(word) for word in split_words(text, "\\"))
+
+
+def last_statement(text: str) -> Command | None:
+    """The last statement of a script if it is a simple command, None if it is a branch, a loop or a function."""
+    data = text.encode("utf-8", "replace")
+    statements = [child for child in _parser().parse(data).root_node.children if child.is_named and child.type != "comment"]
+    if not statements or statements[-1].type not in ("command", "redirected_statement"):
+        return None
+    return next(_walk(statements[-1], data), None) if statements[-1].type != "command" else _command(statements[-1], 0, False, ())
