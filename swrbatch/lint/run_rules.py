@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from typing import Final
 
@@ -83,7 +84,14 @@ def shell_form(build: Build) -> Iterator[Hit]:
                 continue
             if step.commands and "exec" in step.commands[-1].wrapped:
                 continue
-            yield hit(found, keyword=found.keyword, array='["' + '", "'.join(found.text.split()[:6]) + '"]')
+            yield hit(found, keyword=found.keyword, array=_array(found.text))
+
+
+def _array(text: str) -> str:
+    """The JSON form of a shell command; one that needs a shell keeps it, behind exec."""
+    if re.search(r"[&|;<>$`*?'\"\\\[(]", text):
+        return '["/bin/sh", "-c", "exec …"]'
+    return '["' + '", "'.join(text.split()) + '"]'
 
 
 @rule(
