@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from itertools import pairwise
 
 import dockerfile as oracle
@@ -210,3 +211,20 @@ def test_no_text_raises_and_lines_are_in_order(lines: list[str]) -> None:
 @given(st.binary(max_size=200))
 def test_no_bytes_raise(data: bytes) -> None:
     plan_build(parse_dockerfile(data))
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"FOO <<E\n" * 100_000,
+        b"RUN " + b"--a=b " * 150_000,
+        b"RUN " + b"<<E " * 100_000,
+        b"RUN a " + b"\\\n#\n" * 200_000,
+        b"RUN " + b"(" * 500_000,
+    ],
+    ids=["endless heredocs", "flags", "heredocs of one line", "comments inside", "brackets"],
+)
+def test_hostile_files_end_soon(data: bytes) -> None:
+    start = time.process_time()
+    plan_build(parse_dockerfile(b"FROM x\n" + data))
+    assert time.process_time() - start < 5

@@ -16,7 +16,8 @@ from .instructions import Comment, Dockerfile, Fault, Flag, Heredoc, Instruction
 from .words import NotStrings, json_form, split_words, unquote
 
 MAX_BYTES: Final = 1 << 20
-MAX_INSTRUCTIONS: Final = 5_000
+MAX_INSTRUCTIONS: Final = 2_000
+_MAX_FLAGS: Final = 64
 _DIRECTIVE: Final = re.compile(r"#\s*([A-Za-z][A-Za-z0-9]*)\s*=\s*(.+?)\s*")
 _HEREDOC: Final = re.compile(r"(\d*)<<(-?)([^<]+)", re.ASCII)
 _BLANK: Final = re.compile(r"[\t\v\f\r ]+")
@@ -56,6 +57,7 @@ class _Parser:
         self._comments: list[Comment] = []
         self._syntax: str | None = None
         self._escape = "\\"
+        self._endless: set[tuple[str, bool]] = set()
         if "\ufffd" in text and not self._valid(data):
             at = next(i for i, line in enumerate(self._lines) if "\ufffd" in line)
             self._fault(at + 1, "the text is not UTF-8", "文本不是UTF-8编码", self._lines[at].index("\ufffd") + 1)
@@ -75,8 +77,8 @@ class _Parser:
         self._directives()
         self._continued = re.compile(rf"(?:(?<=[^{re.escape(self._escape)}])|^){re.escape(self._escape)}[ \t]*$")
         found: list[Instruction] = []
-        for logical in self._logical_lines():
-            if len(found) == MAX_INSTRUCTIONS:
+        for count, logical in enumerate(self._logical_lines()):
+            if count == MAX_INSTRUCTIONS:
                 self._fault(logical.line, f"more than {MAX_INSTRUCTIONS} instructions", f"指令超过{MAX_INSTRUCTIONS}条")
                 break
             instruction = self._instruction(logical)
@@ -206,8 +208,8 @@ class _Parser:
     def _flags(self, text: str) -> tuple[tuple[Flag, ...], str]:
         """The leading words that start with --, and the rest; a lone -- ends them."""
         flags: list[Flag] = []
-        while text.startswith("--"):
-            word = split_words(text, self._escape)[0]
+        while text.startswith("--") and len(flags) < _MAX_FLAGS:
+            word = split_words(text, self._escape, 1)[0]
             rest = text[_length(text, word) :].lstrip()
             if word == "--":
                 return tuple(flags), rest
@@ -273,12 +275,15 @@ class _Parser:
         return tuple(found)
 
     def _heredoc_body(self, name: str, strip_tabs: bool) -> str | None:
+        if (name, strip_tabs) in self._endless:  # searched for before, so that many of them cost no more than one
+            return None
         for at in range(self._at, len(self._lines)):
             line = self._lines[at]
             if (line.lstrip("\t") if strip_tabs else line) == name:
                 body = self._lines[self._at : at]
                 self._at = at + 1
                 return "".join(f"{own}\n" for own in body)
+        self._endless.add((name, strip_tabs))
         return None
 
 

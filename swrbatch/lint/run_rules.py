@@ -76,8 +76,8 @@ def relative_workdir(build: Build) -> Iterator[Hit]:
     good='FROM node:22\nCMD ["npm", "start"]\n',
 )  # fmt: skip
 def shell_form(build: Build) -> Iterator[Hit]:
+    explicit = any(step.keyword == "SHELL" for stage in build.shipped for step in stage.steps)
     for stage in build.shipped:
-        explicit = any(step.keyword == "SHELL" for step in stage.all_steps())
         for step in stage.steps:
             found = step.instruction
             if found.keyword not in ("CMD", "ENTRYPOINT") or found.is_json or not found.values or explicit:

@@ -20,6 +20,7 @@ _SHELLS: Final = frozenset({"sh", "bash", "ash", "dash", "zsh"})
 _COMMANDS: Final = frozenset({"command", "declaration_command", "unset_command", "test_command"})
 _WRITES: Final = frozenset({">", ">>", ">|", "&>", "&>>"})
 _NESTED: Final = 3
+_MAX_BYTES: Final = 1 << 16  # a longer text is unknown: the parser's time grows faster than the text
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -56,6 +57,8 @@ def _parser() -> Parser:
 def commands_of(text: str, depth: int = 0) -> tuple[Command, ...] | None:
     """The simple commands of a shell text, those in `sh -c '…'` too; None if it does not parse."""
     data = text.encode("utf-8", "replace")
+    if len(data) > _MAX_BYTES:
+        return None
     root = _parser().parse(data).root_node
     if root.has_error:
         return None

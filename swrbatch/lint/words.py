@@ -19,8 +19,8 @@ class NotStrings(ValueError):
     """A JSON array whose elements are not all strings: BuildKit refuses it instead of taking it for a shell command."""
 
 
-def split_words(text: str, escape: str) -> list[str]:
-    """The words of `text`, quotes and escapes kept; blanks inside quotes do not split."""
+def split_words(text: str, escape: str, most: int | None = None) -> list[str]:
+    """The words of `text`, the first `most` if that is given, quotes and escapes kept; blanks inside quotes do not split."""
     words: list[str] = []
     word, quote, blank_ok, position = "", "", False, 0
     while position < len(text):
@@ -29,6 +29,8 @@ def split_words(text: str, escape: str) -> list[str]:
         if not quote and char.isspace():
             if word or blank_ok:
                 words.append(word)
+                if len(words) == most:
+                    return words
             word, blank_ok = "", False
             continue
         if char == escape and quote != "'":
