@@ -9,6 +9,7 @@ import xml.etree.ElementTree as ET
 from pathlib import Path
 
 import pytest
+from sarif import loader
 from sarif_pydantic import Sarif
 from typer.testing import CliRunner
 
@@ -322,6 +323,15 @@ def test_sarif_is_read_by_a_package_of_others(folder: Path) -> None:
         assert (driver.rules or [])[raw["ruleIndex"]].id == raw["ruleId"] == found.rule
     prints = [result["partialFingerprints"]["swrbatchFinding/v1"] for result in json.loads(output)["runs"][0]["results"]]
     assert prints == [found.fingerprint for found in findings]
+
+
+def test_sarif_is_read_by_another_package(folder: Path) -> None:
+    put(folder, Dockerfile=FIRST)
+    (folder / "out.sarif").write_text(run("Dockerfile", "--format", "sarif")[1])
+    read = loader.load_sarif_file(str(folder / "out.sarif")).get_records()
+    findings = lint_dockerfile(FIRST.encode(), "Dockerfile", BARE)
+    told = sorted((one.rule, "note" if one.level == "info" else one.level.value, one.line) for one in findings)
+    assert sorted((one["Code"], one["Severity"], one["Line"]) for one in read) == told
 
 
 def test_gitlab_and_junit(folder: Path) -> None:
