@@ -55,6 +55,7 @@ ORDER = [
     "audit",
     "pipeline_file",
     "pipeline",
+    "lint",
     "cli",
 ]
 BANNED = ("utils", "helpers", "common", "core", "constants", "misc")
@@ -106,7 +107,7 @@ def test_names() -> None:
 
 @pytest.mark.parametrize("statement", ["import swrbatch", "import swrbatch.cli", "import swrbatch.batch"])
 def test_heavy_imports_are_lazy(statement: str) -> None:
-    heavy = "{'pandas', 'pyarrow', 'duckdb', 'alembic', 'jsonschema', 'yaml', 'ruamel'}"
+    heavy = "{'pandas', 'pyarrow', 'duckdb', 'alembic', 'jsonschema', 'yaml', 'ruamel', 'tree_sitter'}"
     code = f"import sys; {statement}; print(sorted({heavy} & set(sys.modules)))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"

@@ -36,6 +36,7 @@ COMMANDS: Mapping[str, tuple[str, str]] = {
     "gc": ("sweep", "Remove blobs that nothing needs any more."),
     "admin": ("administrators", "Account administrators: add, list, remove."),
     "audit": ("audit", "The audit trail: catalog, ingest, export, query, report, reconcile, verify, prune."),
+    "lint": ("lint", "Check Dockerfiles against the guide's practices; SARIF, GitLab and JUnit for CI."),
     "serve-config": ("store", "Print the config.yml with which a stock registry serves a store."),
 }
 

@@ -47,6 +47,12 @@ _ZH = {
     "updated": "更新时间",
     "digest": "摘要",
     "by": "上传者",
+    "info": "提示",
+    "files": "文件",
+    "known": "已知",
+    "rule": "规则",
+    "level": "级别",
+    "practice": "实践",
 }
 
 
