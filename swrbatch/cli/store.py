@@ -123,8 +123,8 @@ def verify(
 ) -> None:
     """Check a store's blobs, links, tags and events against each other.
 
-    --repair is for administrators. Exit code 1 when an error is found (and left, with --repair); tags pushed by something else are
-    only warnings.
+    --repair is for administrators. Exit code 1 when an error is found (and left, with --repair); tags pushed by something else
+    are only warnings.
     """
     from ..verify import verify_store
     from .acts import administering
