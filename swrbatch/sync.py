@@ -212,7 +212,7 @@ class _Sync:
             attempt = self._read(row, attempt, group, folder)
         except ArchiveFault as e:
             attempt = replace(attempt, issues=(e.issue.at(archive=attempt.archive),))
-        except (StoreError, ValueError) as e:
+        except ValueError as e:
             broken = issue("manifest-invalid", place=name, digest=row.digest, reference=name, detail=str(e))
             attempt = replace(attempt, issues=(broken.at(archive=attempt.archive),))
         group.names.append(name)
@@ -220,8 +220,11 @@ class _Sync:
         group.copied.append(sum(group.missing.values()) - before)
 
     def _read(self, row: Any, attempt: Attempt, group: _Group, folder: str) -> Attempt:
-        """The attempt with everything that a load needs. Raises ArchiveFault, StoreError, ValueError for what is damaged."""
-        manifest = self.source.manifest(Digest.parse(row.digest))
+        """The attempt with everything that a load needs. Raises ArchiveFault, ValueError for what is damaged."""
+        try:
+            manifest = self.source.manifest(Digest.parse(row.digest))
+        except StoreError as e:
+            raise ValueError(str(e)) from e
         raw, config = self._config(manifest)
         blobs = [
             self._bytes(manifest.digest, manifest.raw, group, folder),
@@ -272,18 +275,17 @@ class _Sync:
 
     def _bytes(self, digest: Digest, raw: bytes, group: _Group, folder: str) -> StagedBlob | None:
         """A small blob that was hashed already, staged unless the target has it."""
-        if self._lacks(digest, len(raw), group) and not self.dry_run:
-            with BlobWriter(os.path.join(folder, f"sync-{digest.hex}")) as writer:
-                writer.write(raw)
-                group.staged[digest] = writer.done(digest)
+        if self._lacks(digest, len(raw), group):
+            if not self.dry_run:
+                with BlobWriter(os.path.join(folder, f"sync-{digest.hex}")) as writer:
+                    writer.write(raw)
+                    group.staged[digest] = writer.done(digest)
+            group.missing[digest] = len(raw)
         return group.staged.get(digest)
 
     def _lacks(self, digest: Digest, size: int, group: _Group) -> bool:
-        """Whether neither the target has a blob nor the group brings it; then it is noted as missing."""
-        lacks = digest not in group.missing and self.target.layout.blob_size(digest) != size
-        if lacks:
-            group.missing[digest] = size
-        return lacks
+        """Whether neither the target has a blob nor the group brings it."""
+        return digest not in group.missing and self.target.layout.blob_size(digest) != size
 
     def _layer(self, descriptor: Descriptor, group: _Group, folder: str) -> LayerFacts:
         """A layer of the source, staged unless the target has it; hashed with its content even then.
@@ -292,8 +294,8 @@ class _Sync:
         what the manifest says.
         """
         digest = descriptor.digest
-        there = not self._lacks(digest, descriptor.size, group) or self.dry_run
-        if there and digest in self.layers:
+        lacks = self._lacks(digest, descriptor.size, group)
+        if not lacks and digest in self.layers:
             return self.layers[digest]
         place = self.source.layout.blob_path(digest)
         if (found := self.source.layout.blob_size(digest)) != descriptor.size:
@@ -305,16 +307,24 @@ class _Sync:
             extent = Extent(fd, 0, descriptor.size)
             layer = LayerSource(extent, sniff(extent.read(6)))
             reading = LayerReading(Budget(MAX_DECOMPRESSED, descriptor.size), self.cancel)
-            if there:
-                facts = _checked(layer.copy_to(None, Compression.NONE, reading), digest, place)
+            if not lacks or self.dry_run:
+                facts = layer.copy_to(None, Compression.NONE, reading)
             else:
                 with BlobWriter(os.path.join(folder, f"sync-{digest.hex}")) as writer:
-                    facts = _checked(layer.copy_to(writer, Compression.NONE, reading), digest, place)
-                    group.staged[digest] = writer.done(digest)
+                    facts = layer.copy_to(writer, Compression.NONE, reading)
+                    staged = writer.done(digest)
+                if facts.digest == digest:
+                    group.staged[digest] = staged
         except ArchiveFault as e:
             raise fault("blob-corrupt", place=place, digest=digest, detail=e.issue.message) from e
+        except (EOFError, OSError) as e:
+            raise fault("blob-corrupt", place=place, digest=digest, detail=f"it cannot be read ({e})") from e
         finally:
             os.close(fd)
+        if facts.digest != digest:
+            raise fault("blob-corrupt", place=place, digest=digest, detail=f"its content is {facts.source_digest}")
+        if lacks:
+            group.missing[digest] = descriptor.size
         self.layers[digest] = facts
         return facts
 
@@ -325,12 +335,6 @@ class _Sync:
         with acting(self.target.ledger, self.actor, run_id=self.run_id) as act:
             act.begins("syncImages", "swrbatch", {"from": self.source.path, "patterns": list(patterns)})
             act.changed("updated", "store", before=None, after={**counts, "bytes": sum(each.bytes for each in done)})
-
-
-def _checked(facts: LayerFacts, digest: Digest, place: str) -> LayerFacts:
-    if facts.source_digest != digest or facts.digest != digest:
-        raise ArchiveFault(issue("blob-corrupt", place=place, digest=digest, detail=f"its content is {facts.source_digest}"))
-    return facts
 
 
 def _path(row: Any) -> str:

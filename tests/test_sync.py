@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from imagetar import HELLO, Image, Layer, docker25, docker_legacy
-from swrbatch import Store, UsageError, import_archives
+from swrbatch import Store, StoreError, UsageError, import_archives
 from swrbatch.digest import Digest
 from swrbatch.ledger.access import set_grant
 from swrbatch.ledger.acting import acting
@@ -130,11 +130,37 @@ def test_what_is_damaged_stays_away(what: str, how: str, tmp_path: Path) -> None
     assert statuses(done) == {name: "rejected" if "app" in name else "loaded" for name in NAMES}
     codes = {found.code for each in done for found in each.issues}
     assert codes == {"blob-corrupt" if what == "layer" else "manifest-invalid"}
+    assert all(found.message.count(" is damaged") <= 1 for each in done for found in each.issues)
     assert sorted(check_sound(target)) == [name for name in NAMES if "app" not in name]
     assert temporaries(target) == []
     blob.write_bytes(data)
     assert sorted(set(statuses(sync(source, target)).values())) == ["loaded", "unchanged"]
     assert check_sound(target) == check_sound(source)
+
+
+def test_a_whole_layer_under_the_name_of_another_is_told_once(tmp_path: Path) -> None:
+    """It can be decompressed, and has the size: only its digest is wrong. Where nothing is compressed, as where it is."""
+    for compression in ("gzip", "none"):
+        room = tmp_path / compression
+        room.mkdir()
+        bodies = [b"a" * 700, b"b" * 700]
+        for n, body in enumerate(bodies):
+            data = docker_legacy(Image(layers=(Layer.of({"f": body}),), tags=(f"{HOST}/team/x:v{n}",)))
+            import_archives([write(room / f"{n}.tar", data)], room / "source", compression=compression)
+        blobs = []
+        for n in range(2):
+            digest = check_sound(room / "source")[f"team/x:v{n}"]
+            raw = (room / f"source/docker/registry/v2/blobs/sha256/{digest[7:9]}/{digest[7:]}/data").read_bytes()
+            layer = json.loads(raw)["layers"][0]["digest"]
+            blobs.append(room / f"source/docker/registry/v2/blobs/sha256/{layer[7:9]}/{layer[7:]}/data")
+        first, second = blobs
+        assert first.stat().st_size == second.stat().st_size
+        first.write_bytes(second.read_bytes())
+        done = sync(room / "source", room / "target")
+        assert statuses(done) == {"team/x:v0": "rejected", "team/x:v1": "loaded"}
+        (found,) = done[0].issues
+        assert found.code == "blob-corrupt" and found.message.count("damaged") == 1 and "its content is sha256:" in found.message
+        check_sound(room / "target")
 
 
 def test_killed_at_every_write_boundary(fast_path: Path) -> None:
@@ -244,6 +270,36 @@ def test_what_is_recorded_is_read_from_the_bytes(tmp_path: Path) -> None:
     check_sound(target)
     assert import_archives([tmp_path / f"{name}.tar" for name in IMAGES], target).exit_code == 0
     check_sound(target)
+
+
+def test_a_refused_image_does_not_stand_for_the_blobs_of_the_next_one(tmp_path: Path) -> None:
+    """The first one states another size for a layer that the second one needs, in one group."""
+    source, target = filled(tmp_path), tmp_path / "target"
+    digest = check_sound(source)["team/app:v1"]
+    manifest = json.loads((source / f"docker/registry/v2/blobs/sha256/{digest[7:9]}/{digest[7:]}/data").read_bytes())
+    for layer in manifest["layers"]:
+        layer["size"] += 1
+    raw = json.dumps(manifest).encode()
+    forged = Digest.of(raw)
+    blob = source / f"docker/registry/v2/blobs/sha256/{forged.hex[:2]}/{forged.hex}/data"
+    blob.parent.mkdir(parents=True)
+    blob.write_bytes(raw)
+    change(source, "UPDATE tags SET digest = ? WHERE tag = 'v1' AND digest = ?", str(forged), digest)
+    assert statuses(sync(source, target, "team/*")) == dict(zip(NAMES[1:], ("rejected", "loaded", "loaded"), strict=True))
+    assert sorted(check_sound(target)) == NAMES[2:]
+
+
+def test_a_disk_that_fails_is_no_fault_of_an_image(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    source, target = filled(tmp_path), tmp_path / "target"
+
+    def full(*_: object) -> None:
+        raise StoreError("a layer cannot be written: No space left on device")
+
+    monkeypatch.setattr("swrbatch.layout.BlobWriter.write", full)
+    with pytest.raises(StoreError, match="No space left"):
+        sync(source, target)
+    monkeypatch.undo()
+    assert statuses(sync(source, target)) == dict.fromkeys(NAMES, "loaded") and temporaries(target) == []
 
 
 def test_what_the_source_lacks_is_not_had_from_the_target(tmp_path: Path) -> None:
