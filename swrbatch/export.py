@@ -54,11 +54,12 @@ _OCI_LAYOUT: Final = b'{"imageLayoutVersion":"1.0.0"}'
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StoredImage:
-    """An image of the store and the names that it is exported under."""
+    """An image of the store and the names that it is exported under; `raw_config` was hashed."""
 
     references: tuple[Reference, ...]
     manifest: Manifest
     config: ImageConfig
+    raw_config: bytes
 
     @property
     def name(self) -> str:
@@ -198,7 +199,7 @@ def _load(store: Store, digest: Digest, references: tuple[Reference, ...]) -> St
     if len(config.diff_ids) != len(manifest.layers):
         counts = f"{len(manifest.layers)} layers, its config {len(config.diff_ids)}"
         raise StoreError(f"{name} cannot be exported: its manifest has {counts}")
-    return StoredImage(references=references, manifest=manifest, config=config)
+    return StoredImage(references=references, manifest=manifest, config=config, raw_config=raw)
 
 
 # --- the forms -----------------------------------------------------------------------------------------------------------

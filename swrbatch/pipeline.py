@@ -21,6 +21,7 @@ import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from functools import partial
+from itertools import takewhile
 from typing import TYPE_CHECKING, Annotated, Any, Final, Literal
 
 from sqlalchemy import select
@@ -45,10 +46,10 @@ from .ledger.schema import events
 from .ledger.shares import add_share, edit_share
 from .ledger.triggers import add_trigger, edit_trigger, note_runs
 from .pipeline_file import ExportSpec, ImportSpec, Pipeline, RepositorySpec
-from .policy import Reference
+from .policy import parse_reference
 from .results import ImageRow, Millis
 from .sources import expand
-from .store import DEFAULT_ACCOUNT, Store, current_actor, now_ms
+from .store import DEFAULT_ACCOUNT, Store, current_actor, now_ms, tag_name
 from .tables import RunResult, replacing, rows_to_arrow, write_parquet
 from .triggers import run_triggers
 
@@ -270,7 +271,7 @@ class _Run:
     def _foreseen(self, store: Store, name: str, image: ImageRow, on_conflict: OnConflict) -> Status:
         """What the load of an image would come to, after those before it in this plan."""
         if self.planned is None:
-            self.planned = {f"{row.organization}/{row.repository}:{row.tag}": row.image_id for row in store.tag_rows()}
+            self.planned = {tag_name(row): row.image_id for row in store.tag_rows()}
         had = self.planned.get(name)
         if had == image.image_id:
             return "unchanged"
@@ -311,9 +312,8 @@ class _Run:
 
     def _set_off(self, store: Store, actor: Actor) -> None:
         """Write down in the plan's ledger what its loads would set off."""
-        loaded = [
-            (Reference(*_parts(step.name)), "") for step in self.result.steps if step.kind == "image" and step.status in CHANGES
-        ]
+        steps = (step for step in self.result.steps if step.kind == "image" and step.status in CHANGES)
+        loaded = [(reference, "") for step in steps if (reference := parse_reference(step.name, "api", place="")[0])]
         with store.ledger.write() as connection:
             state = read_state(connection, [reference for reference, _ in loaded], actor, LoadRules())
             known = [(reference, digest) for reference, digest in loaded if reference.path in state.repositories]
@@ -377,13 +377,6 @@ def _reason(found: Any) -> str:
     return f"{found.code}: {found.message}; way out: {found.way_out}"
 
 
-def _parts(reference: str) -> tuple[str, str, str, str]:
-    """Registry, organization, repository and tag of a reference that was judged already."""
-    name, _, tag = reference.rpartition(":")
-    registry, namespace, repository = name.split("/", 2)
-    return registry, namespace, repository, tag
-
-
 def _organization(act: Acting, name: str) -> Change:
     """What is there in the own account is there, whoever manages it."""
     try:
@@ -427,10 +420,12 @@ def _trigger(act: Acting, path: str, name: str, terms: Any) -> Change:
 def _exported(store: Store, spec: ExportSpec, digests: list[str]) -> bool:
     """Whether the file, as it is, holds just these images in this form: by the newest events about it, and by its size."""
     with store.ledger.read() as connection:
-        told = list(_exports(connection, spec.to))
-    if not told:
-        return False
-    newest = [trace for trace in told if trace["origin"]["run_id"] == told[0]["origin"]["run_id"]]
+        told = _exports(connection, spec.to)
+        first = next(told, None)
+        if first is None:
+            return False
+        run_id = first["origin"]["run_id"]
+        newest = [first, *takewhile(lambda trace: trace["origin"]["run_id"] == run_id, told)]
     request, sizes = json.loads(newest[0]["request"]), {json.loads(trace["response"])["bytes"] for trace in newest}
     same = (request["form"], request["compression"]) == (spec.form, spec.compression)
     return same and sorted({trace["resource_id"] for trace in newest}) == digests and sizes == {_size(spec.to)}

@@ -132,7 +132,7 @@ class Store:
             os.makedirs(os.path.join(self.path, "locks"), exist_ok=True)
         self.layout = RegistryLayout(self.path)
         self.tmp = os.path.join(self.path, "tmp")
-        with locked(self._lock("ledger")):
+        with locked(self.lock("ledger")):
             self.ledger = Ledger(ledger)
         self.foreign: list[tuple[str, str, str]] = []
         self._heal()
@@ -151,8 +151,13 @@ class Store:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def _lock(self, name: str) -> str:
+    def lock(self, name: str) -> str:
+        """The file of a lock: `sweep` (loads share it), `links` (whoever writes or removes links), `triggers`, `ledger`."""
         return os.path.join(self.path, "locks", name)
+
+    def actor(self, user: str | None, account: str | None) -> Actor:
+        """Who acts here: `account` None means the store's own (see `current_actor` for the rest)."""
+        return current_actor(account or self.settings().get("account") or DEFAULT_ACCOUNT, user)
 
     # --- settings ----------------------------------------------------------------------------------------------------
 
@@ -183,7 +188,7 @@ class Store:
     @contextmanager
     def run(self, run_id: str, cancel: Cancel) -> Iterator[str]:
         """The surroundings of one run: a folder for temporary files, and the promise that no sweep takes blobs away."""
-        with locked(self._lock("sweep"), shared=True, cancel=cancel), run_folder(self.tmp, run_id) as folder:
+        with locked(self.lock("sweep"), shared=True, cancel=cancel), run_folder(self.tmp, run_id) as folder:
             yield folder
 
     def known_layers(self, diff_ids: Iterable[Digest], media_type: str) -> dict[Digest, tuple[Digest, int]]:
@@ -288,7 +293,7 @@ class Store:
         """Write the links of tags whose rows still have the generation that they were planned for."""
         if not wanted:
             return
-        with locked(self._lock("links")):
+        with locked(self.lock("links")):
             links: list[Link] = []
             cleared = []
             for key, row in self._rows(wanted):
@@ -319,7 +324,7 @@ class Store:
                 chunk = split[start : start + _PENDING_BATCH]
                 statement = tag_query().where(tuple_(organizations.c.name, repositories.c.name, tags.c.tag).in_(chunk))
                 for row in connection.execute(statement):
-                    yield (f"{row.organization}/{row.repository}", row.tag), row
+                    yield (tag_path(row), row.tag), row
 
     # --- deleting ----------------------------------------------------------------------------------------------------
 
@@ -330,7 +335,7 @@ class Store:
         A link that somebody else wrote since is kept, and noted in `foreign`. The lock of the links is held throughout, so that
         no load writes links for rows that are deleted meanwhile; that of the sweep is shared, so that no repair does either.
         """
-        with locked(self._lock("sweep"), shared=True), locked(self._lock("links")):
+        with locked(self.lock("sweep"), shared=True), locked(self.lock("links")):
             with acting(self.ledger, actor, dry_run=dry_run) as act:
                 yield act
             self._remove_links()
@@ -378,14 +383,14 @@ class Store:
             pending = connection.execute(select(tags.c.id).where(tags.c.link_pending).limit(1)).first()
             if not pending and not connection.execute(select(tag_removals.c.id).limit(1)).first():
                 return
-        with run_folder(self.tmp, f"heal-{os.getpid()}-{time.monotonic_ns()}") as tmp, locked(self._lock("links")):
+        with run_folder(self.tmp, f"heal-{os.getpid()}-{time.monotonic_ns()}") as tmp, locked(self.lock("links")):
             self._remove_links()
             with self.ledger.read() as connection:
                 rows = connection.execute(tag_query().where(tags.c.link_pending)).all()
             links: list[Link] = []
             cleared = []
             for row in rows:
-                path = f"{row.organization}/{row.repository}"
+                path = tag_path(row)
                 served = self.layout.read_tag(path, row.tag)
                 ours = served is None or str(served) in (row.digest, row.linked_digest)
                 ours = ours or str(served) in self._replaced(f"{path}:{row.tag}", row.linked_digest)
@@ -479,6 +484,16 @@ def tag_query() -> Any:
     """The tag table with the names of its repository and organization."""
     joined = tags.join(repositories).join(organizations)
     return select(tags, repositories.c.name.label("repository"), organizations.c.name.label("organization")).select_from(joined)
+
+
+def tag_path(row: Any) -> str:
+    """ORG/REPO of a row of `tag_query`."""
+    return f"{row.organization}/{row.repository}"
+
+
+def tag_name(row: Any) -> str:
+    """ORG/REPO:TAG of a row of `tag_query`."""
+    return f"{tag_path(row)}:{row.tag}"
 
 
 def judge_attempt(attempt: Attempt, state: LoadState, actor: Actor, rules: LoadRules) -> tuple[Decision, ...]:

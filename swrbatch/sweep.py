@@ -30,12 +30,12 @@ from .cts import Actor, new_run_id
 from .digest import Cancel, Digest
 from .errors import StoreError
 from .layout import locked
-from .ledger.access import is_administrator
+from .ledger.access import account_facts
 from .ledger.acting import Acting, acting
 from .ledger.loads import read_settings
 from .ledger.schema import layer_blobs
-from .rights import Act, Facts
-from .store import Store, now_ms
+from .rights import Act
+from .store import Store, now_ms, tag_path
 
 MIN_AGE_MS: Final = 3_600_000
 """One hour: what is younger stays."""
@@ -83,7 +83,7 @@ def collect_garbage(
     request = {"min_age_ms": min_age_ms, "keep_untagged": keep_untagged}
     with acting(store.ledger, actor, run_id=run_id, dry_run=dry_run) as act:
         _begin(act, request)
-    with locked(_lock(store, "sweep"), shared=dry_run, cancel=cancel), locked(_lock(store, "links"), cancel=cancel):
+    with locked(store.lock("sweep"), shared=dry_run, cancel=cancel), locked(store.lock("links"), cancel=cancel):
         garbage = _Marking(store, now - min_age_ms, keep_untagged, cancel).run()
         if not garbage or dry_run:
             return garbage
@@ -102,15 +102,10 @@ def collect_garbage(
     return garbage
 
 
-def _lock(store: Store, name: str) -> str:
-    return os.path.join(store.path, "locks", name)
-
-
 def _begin(act: Acting, request: dict[str, Any]) -> None:
-    settings = read_settings(act.connection)
+    account = read_settings(act.connection).get("account", act.actor.account)
     act.begins("collectGarbage", "swrbatch", request)
-    administrator = is_administrator(act.connection, act.actor.account, act.actor.user)
-    act.require(Act.GC, Facts(account=settings.get("account", act.actor.account), administrator=administrator))
+    act.require(Act.GC, account_facts(act.connection, act.actor, account))
 
 
 def _forget_notes(act: Acting, blobs: tuple[tuple[Digest, int], ...]) -> None:
@@ -135,7 +130,7 @@ class _Marking:
         layout = self.store.layout
         rows: dict[str, set[Digest]] = {}
         for row in self.store.tag_rows():
-            rows.setdefault(f"{row.organization}/{row.repository}", set()).add(Digest.parse(row.digest))
+            rows.setdefault(tag_path(row), set()).add(Digest.parse(row.digest))
         served: dict[str, set[Digest]] = {}
         for repository, tag, digest in layout.tags():
             self.cancel.check()

@@ -33,7 +33,7 @@ from .ledger.acting import acting, reading
 from .ledger.loads import Decision, ImageRecord, LoadRules, OnConflict
 from .policy import parse_reference
 from .rights import Act
-from .store import Attempt, LoadResult, Store, initial_settings, now_ms, with_refusals
+from .store import Attempt, LoadResult, Store, initial_settings, now_ms, tag_name, tag_path, with_refusals
 
 GROUP: Final = 32
 """Images that arrive together."""
@@ -120,10 +120,10 @@ class _Sync:
 
     def run(self, patterns: Sequence[str]) -> list[SyncedTag]:
         done: list[SyncedTag] = []
-        with locked(os.path.join(self.source.path, "locks", "sweep"), shared=True, cancel=self.cancel):
+        with locked(self.source.lock("sweep"), shared=True, cancel=self.cancel):
             wanted = self._wanted(patterns)
-            refused = self._refused({_path(row) for row in wanted})
-            there = {_name(row): row.digest for row in self.target.tag_rows()}
+            refused = self._refused({tag_path(row) for row in wanted})
+            there = {tag_name(row): row.digest for row in self.target.tag_rows()}
             with self.target.run(self.run_id, self.cancel) as folder:
                 rows = iter(wanted)
                 while chunk := list(islice(rows, GROUP)):
@@ -140,11 +140,11 @@ class _Sync:
         found: dict[int, Any] = {}
         for pattern in patterns:
             by_tag = ":" in pattern.rpartition("/")[2]
-            matching = {row.id: row for row in rows if fnmatch.fnmatchcase(_name(row) if by_tag else _path(row), pattern)}
+            matching = {row.id: row for row in rows if fnmatch.fnmatchcase(tag_name(row) if by_tag else tag_path(row), pattern)}
             if not matching:
                 raise UsageError(f"{printable(pattern)} matches no tag of {self.source.path}: write ORG/REPO or ORG/REPO:TAG")
             found |= matching
-        return sorted(found.values(), key=_name)
+        return sorted(found.values(), key=tag_name)
 
     def _refused(self, paths: set[str]) -> dict[str, Issue]:
         """The repositories that the actor may not download; each refusal is recorded in the source."""
@@ -163,9 +163,9 @@ class _Sync:
         results: dict[str, SyncedTag] = {}
         group = _Group()
         for row in rows:
-            name = _name(row)
-            if _path(row) in refused:
-                results[name] = SyncedTag(name=name, status="rejected", digest=row.digest, issues=(refused[_path(row)],))
+            name = tag_name(row)
+            if tag_path(row) in refused:
+                results[name] = SyncedTag(name=name, status="rejected", digest=row.digest, issues=(refused[tag_path(row)],))
             elif there.get(name) == row.digest:
                 results[name] = SyncedTag(name=name, status="unchanged", digest=row.digest, previous=row.digest)
             else:
@@ -185,7 +185,7 @@ class _Sync:
             # What was refused is not part of the store.
             with suppress(FileNotFoundError):
                 os.unlink(blob.path)
-        return [results[_name(row)] for row in rows]
+        return [results[tag_name(row)] for row in rows]
 
     def _load(self, group: _Group, folder: str) -> list[LoadResult]:
         if not group.attempts:
@@ -200,7 +200,7 @@ class _Sync:
 
         Of the source's ledger only the names and the digest are taken, and judged: everything else is read from the bytes.
         """
-        name, before = _name(row), sum(group.missing.values())
+        name, before = tag_name(row), sum(group.missing.values())
         attempt = Attempt(
             archive=f"{self.source.path}:{name}", image_index=0, originals=(name,), references=(), started_ms=now_ms()
         )
@@ -335,11 +335,3 @@ class _Sync:
         with acting(self.target.ledger, self.actor, run_id=self.run_id) as act:
             act.begins("syncImages", "swrbatch", {"from": self.source.path, "patterns": list(patterns)})
             act.changed("updated", "store", before=None, after={**counts, "bytes": sum(each.bytes for each in done)})
-
-
-def _path(row: Any) -> str:
-    return f"{row.organization}/{row.repository}"
-
-
-def _name(row: Any) -> str:
-    return f"{_path(row)}:{row.tag}"

@@ -19,7 +19,7 @@ from .layout import locked
 from .ledger.access import find
 from .ledger.events import append_events
 from .ledger.schema import organizations, repositories
-from .ledger.triggers import end_run, next_run
+from .ledger.triggers import containers_of, end_run, next_run
 from .manifests import KINDS, Workload
 from .patches import write_patch
 from .policy import Reference
@@ -63,7 +63,7 @@ def run_triggers(
     done: list[TriggerRun] = []
     folder = os.fspath(manifests)
     registry, last = store.settings().get("registry", ""), 0
-    with locked(os.path.join(store.path, "locks", "triggers"), cancel=cancel):
+    with locked(store.lock("triggers"), cancel=cancel):
         while True:
             cancel.check()
             with store.ledger.read() as connection:
@@ -79,7 +79,7 @@ def run_triggers(
             begun = now_ms()
             image = Reference(registry, organization, repository, row.tag)
             workload = Workload(KINDS[row.app_type], row.application, row.cluster_ns)
-            containers = [name for name in row.container.split(",") if name]
+            containers = containers_of(row.container)
             if patch_only:
                 result = write_patch(folder, workload, image, containers, to=folder, dry_run=dry_run)
             else:

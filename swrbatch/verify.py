@@ -31,7 +31,7 @@ from .layout import Link, disk_errors, locked, run_folder
 from .ledger.events import verify_chain
 from .ledger.schema import layer_blobs, tags
 from .sizes import counted
-from .store import Store, tag_query
+from .store import Store, tag_name, tag_path, tag_query
 
 _MANY = 400
 """Keys in one statement: far below the bound parameters that a database takes."""
@@ -99,20 +99,20 @@ def verify_store(
     """
     cancel = cancel or Cancel()
     result, found = VerifyResult(), _Found()
-    with locked(os.path.join(store.path, "locks", "sweep"), shared=not repair, cancel=cancel):
+    with locked(store.lock("sweep"), shared=not repair, cancel=cancel):
         # Rows and links are held against each other while no load writes links: what differs then was changed by others.
-        with locked(_links_lock(store), cancel=cancel):
+        with locked(store.lock("links"), cancel=cancel):
             with store.ledger.read() as connection:
                 rows = connection.execute(tag_query()).all()
                 notes = connection.execute(select(layer_blobs)).all()
             for row in rows:
                 cancel.check()
                 result.issues += _check_tag(store, row, found)
-            result.issues += _foreign_tags(store, {(_path(row), row.tag) for row in rows})
+            result.issues += _foreign_tags(store, {(tag_path(row), row.tag) for row in rows})
         result.tags = len(rows)
         with store.ledger.read() as connection:
             # Rows and events of one moment; that of above may be past, for this may take long.
-            found.events = {_name(row): row.digest for row in connection.execute(tag_query())}
+            found.events = {tag_name(row): row.digest for row in connection.execute(tag_query())}
             chain_issues, replayed, result.events = verify_chain(connection)
         result.issues += chain_issues or _compare_replay(found.events, replayed)
         if deep:
@@ -131,19 +131,6 @@ def verify_store(
     return result
 
 
-def _links_lock(store: Store) -> str:
-    """The lock under which links are written (see `store`)."""
-    return os.path.join(store.path, "locks", "links")
-
-
-def _path(row: Any) -> str:
-    return f"{row.organization}/{row.repository}"
-
-
-def _name(row: Any) -> str:
-    return f"{_path(row)}:{row.tag}"
-
-
 def _compare_replay(actual: dict[str, str], replayed: dict[str, str]) -> Iterator[Issue]:
     for name in sorted(actual.keys() | replayed.keys()):
         want, have = replayed.get(name, "nothing"), actual.get(name, "nothing")
@@ -152,7 +139,7 @@ def _compare_replay(actual: dict[str, str], replayed: dict[str, str]) -> Iterato
 
 
 def _check_tag(store: Store, row: Any, found: _Found) -> Iterator[Issue]:
-    name, digest = _name(row), Digest.parse(row.digest)
+    name, digest = tag_name(row), Digest.parse(row.digest)
     found.use(digest, name)
     raw = store.layout.read_blob(digest, MAX_OCI_MANIFEST)
     if raw is None:
@@ -205,12 +192,12 @@ def _check_descriptors(store: Store, name: str, row: Any, manifest: Manifest, fo
 
 
 def _check_links(store: Store, name: str, row: Any, manifest: Manifest, found: _Found) -> Iterator[Issue]:
-    served = store.layout.read_tag(_path(row), row.tag)
+    served = store.layout.read_tag(tag_path(row), row.tag)
     if served is not None and served != manifest.digest:
         yield issue("foreign-overwrite", place=name, reference=name, actual=served, expected=manifest.digest)
         return
     wrong, faults = [], []
-    for link in store.layout.links_of(_path(row), row.tag, manifest):
+    for link in store.layout.links_of(tag_path(row), row.tag, manifest):
         if store.layout.read_link(link.path) == link.digest:
             continue
         shown = os.path.relpath(link.path, store.path)
@@ -285,11 +272,11 @@ def _hash_blob(store: Store, digest: Digest, size: int, found: _Found, cancel: C
 
 
 def _repair(store: Store, result: VerifyResult, found: _Found) -> None:
-    with run_folder(store.tmp, f"verify-{os.getpid()}-{time.monotonic_ns()}") as tmp, locked(_links_lock(store)):
+    with run_folder(store.tmp, f"verify-{os.getpid()}-{time.monotonic_ns()}") as tmp, locked(store.lock("links")):
         for row, links, mended in _trusted(store, found):
             store.layout.write_links(links, tmp)
             found.repairable += mended
-            count, name = len(links), _name(row)
+            count, name = len(links), tag_name(row)
             result.tell(f"{counted(count, 'link')} of {name} written again", f"{name}的{count}个链接已重新写入")
     forgotten = 0
     with store.ledger.write() as connection:
@@ -323,5 +310,5 @@ def _trusted(store: Store, found: _Found) -> Iterator[tuple[Any, list[Link], lis
     with store.ledger.read() as connection:
         now = {row.id: row.generation for row in connection.execute(select(tags.c.id, tags.c.generation))}
     for row, links, faults in found.links:
-        if now.get(row.id) == row.generation and found.events.get(_name(row)) == row.digest:
+        if now.get(row.id) == row.generation and found.events.get(tag_name(row)) == row.digest:
             yield row, links, faults

@@ -84,7 +84,7 @@ def adopt(
     with store.run(run_id, cancel) as tmp:
         images, refusals = _examine_all(store, differences, cancel)
         names = [each.name for each in differences if each.kind in _NAME_KINDS and ":" not in each.name]
-        with locked(os.path.join(store.path, "locks", "links"), cancel=cancel), store.ledger.write() as connection:
+        with locked(store.lock("links"), cancel=cancel), store.ledger.write() as connection:
             adopted, more = _Adoption(store, connection, actor, rules, run_id, now).run(images, names, tmp)
     return adopted, [*refusals, *more]
 

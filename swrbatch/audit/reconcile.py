@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import contextlib
 import heapq
-import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
@@ -24,7 +23,7 @@ from sqlalchemy import select
 from ..layout import locked
 from ..ledger.events import FIRST
 from ..ledger.schema import organizations, repositories
-from ..store import Store
+from ..store import Store, tag_name
 from .dataset import Dataset
 from .ledger import Told, checkpoint_of, ledger_traces
 from .query import connected
@@ -52,12 +51,12 @@ def reconcile(store: Store, datasets: Sequence[Dataset] = ()) -> list[Difference
         # On a tie the ledger comes last: its order is that of its commits, whatever its clock said.
         for _, step in heapq.merge(*(_dataset(each, stack) for each in datasets), ledger.steps(), key=lambda each: each[0]):
             step(told)
-    with locked(os.path.join(store.path, "locks", "links")):
+    with locked(store.lock("links")):
         # While no link is written, every link that is there has its event.
         for _, step in ledger.steps():
             step(told)
         served = {f"{repository}:{tag}": str(digest or "") for repository, tag, digest in store.layout.tags()}
-        pending = {f"{row.organization}/{row.repository}:{row.tag}" for row in store.tag_rows() if row.link_pending}
+        pending = {tag_name(row) for row in store.tag_rows() if row.link_pending}
     differences = [*_compare_tags(told, served, pending), *_compare_names(store, told, served)]
     return sorted(differences, key=lambda each: (each.kind, each.name))
 

@@ -24,14 +24,13 @@ NO_TAGS = "Write ORG/REPO, as in team/app."
 @contextlib.contextmanager
 def opened(given: Mapping[str, Any]) -> Iterator[tuple[Any, Any]]:
     """The store and the actor that the options `store`, `user` and `account` name; errors end the command."""
-    from ..store import DEFAULT_ACCOUNT, Store, current_actor
+    from ..store import Store
 
     with exits(_lang(given)), Store(store_path(given["store"])) as store:
         _check_texts(given)
-        account = given["account"] or store.settings().get("account") or DEFAULT_ACCOUNT
         before = len(store.foreign)
         try:
-            yield store, current_actor(account, given["user"])
+            yield store, store.actor(given["user"], given["account"])
         finally:
             for repository, tag, digest in store.foreign[before:]:
                 text = f"swrbatch: {repository}:{tag} was pushed over by something else ({digest}): its link is kept"
@@ -70,14 +69,13 @@ def look(given: Mapping[str, Any]) -> Iterator[Any]:
 
 def administering(store: Any, actor: Any, what: str) -> None:
     """Refused unless the actor is an administrator of the store's account."""
-    from ..ledger.access import is_administrator
-    from ..rights import Act, Facts, decide, denied
+    from ..ledger.access import account_facts
+    from ..rights import Act, decide, denied
     from ..store import DEFAULT_ACCOUNT
 
-    with store.ledger.read() as connection:
-        administrator = is_administrator(connection, actor.account, actor.user)
     account = store.settings().get("account", DEFAULT_ACCOUNT)
-    decision = decide(actor, Act.GC, Facts(account=account, administrator=administrator))
+    with store.ledger.read() as connection:
+        decision = decide(actor, Act.GC, account_facts(connection, actor, account))
     if not decision.allowed:
         raise Refused(denied(actor, what, "", decision))
 

@@ -15,11 +15,6 @@ app.add_typer(admin, name="admin")
 Name = Annotated[str, typer.Argument(metavar="USER", help="A user of the actor's account.")]
 
 
-@app.callback()
-def _group() -> None:
-    """Keeps `admin` a group of its own."""
-
-
 @admin.command("add")
 def add(
     name: Name,

@@ -13,7 +13,7 @@ import typer
 
 from ..errors import ExitCode, UsageError
 from ..sizes import counted
-from .options import Format, FormatOption, LangOption, Language, exits, lang, show, store_path
+from .options import Format, FormatOption, LangOption, Language, Severity, exits, lang, show, store_path
 
 app = typer.Typer(rich_markup_mode=None)
 audit = typer.Typer(
@@ -22,11 +22,6 @@ audit = typer.Typer(
     help="The audit trail: catalog, ingest, export, query, report, reconcile, verify, prune.",
 )
 app.add_typer(audit, name="audit")
-
-
-@app.callback()
-def _group() -> None:
-    """Keeps `audit` a group of its own."""
 
 
 class Catalog(enum.StrEnum):
@@ -272,14 +267,6 @@ def _tell_next(page: Any) -> None:
         typer.echo(f"more: --next {page.next}", err=True)
 
 
-class Severity(enum.StrEnum):
-    """How bad a finding is."""
-
-    ERROR = "error"
-    WARNING = "warning"
-    INFO = "info"
-
-
 @audit.command("report")
 def report(
     datasets: Annotated[
@@ -423,9 +410,7 @@ def _print_differences(found: Any, adopted: list[str], left: dict[str, str], for
 
 
 def _actor(store: Any, user: str | None) -> Any:
-    from ..store import DEFAULT_ACCOUNT, current_actor
-
-    return current_actor(store.settings().get("account") or DEFAULT_ACCOUNT, user)
+    return store.actor(user, None)
 
 
 @audit.command("verify")

@@ -15,6 +15,7 @@ from ..errors import ExitCode, UsageError
 from ..sizes import counted, parse_size
 from ..sources import expand
 from .options import (
+    Conflict,
     Format,
     FormatOption,
     LangOption,
@@ -54,14 +55,6 @@ class Compress(enum.StrEnum):
     GZIP = "gzip"
     ZSTD = "zstd"
     NONE = "none"
-
-
-class Conflict(enum.StrEnum):
-    """What happens to a tag that has another image."""
-
-    OVERWRITE = "overwrite"
-    SKIP = "skip"
-    FAIL = "fail"
 
 
 Archives = Annotated[
@@ -254,10 +247,9 @@ def _with_junit(result: Any, given: dict[str, Any]) -> Any:
 
 def _run_triggers(store: Any, given: dict[str, Any]) -> list[Any]:
     """Carry out what the loads, and those before them, set off."""
-    from ..store import DEFAULT_ACCOUNT, current_actor
     from ..triggers import run_triggers
 
-    actor = current_actor(given["account"] or store.settings().get("account") or DEFAULT_ACCOUNT, given["user"])
+    actor = store.actor(given["user"], given["account"])
     return run_triggers(store, given["manifests"], actor=actor, patch_only=given["patch_only"])
 
 

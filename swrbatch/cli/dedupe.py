@@ -47,12 +47,12 @@ def dedupe(
 def _images(archives: list[str], store: str | None, user: str | None, account: str | None, cancel: Any) -> tuple[Any, Any]:
     from ..inspect.batch import layers_of_archives, layers_of_store
     from ..sources import expand
-    from ..store import DEFAULT_ACCOUNT, Store, current_actor
+    from ..store import Store
 
     if store is None:
         return layers_of_archives(expand(archives), cancel)
     with Store(store_path(store)) as opened:
-        actor = current_actor(account or opened.settings().get("account") or DEFAULT_ACCOUNT, user)
+        actor = opened.actor(user, account)
         return layers_of_store(opened, actor, cancel), []
 
 

@@ -50,10 +50,10 @@ def export(
     """
     from ..compression import Compression
     from ..export import compression_of_name, export_images
-    from ..store import DEFAULT_ACCOUNT, Store, current_actor
+    from ..store import Store
 
     with exits(lang(lang_)), cancelled_by_signals() as cancel, Store(store_path(store)) as opened:
-        actor = current_actor(account or opened.settings().get("account") or DEFAULT_ACCOUNT, user)
+        actor = opened.actor(user, account)
         result = export_images(
             opened,
             references,

@@ -41,11 +41,6 @@ Repo = Annotated[str | None, typer.Option("--repo", metavar="ORG/REPO", help="On
 To = Annotated[str, typer.Option("--to", metavar="USER", help="A user of the organization's account.")]
 
 
-@app.callback()
-def _group() -> None:
-    """Keeps `grant` a group of its own."""
-
-
 def _target(org: str | None, repo: str | None) -> str:
     if (org is None) == (repo is None):
         raise UsageError("give either --org ORG or --repo ORG/REPO")

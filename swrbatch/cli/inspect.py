@@ -69,10 +69,10 @@ def _look(
     if _is_archive(source, store):
         return inspect_archive(source, wanted, cancel)
     from ..inspect.stored import inspect_stored
-    from ..store import DEFAULT_ACCOUNT, Store, current_actor
+    from ..store import Store
 
     with Store(store_path(store)) as opened:
-        actor = current_actor(account or opened.settings().get("account") or DEFAULT_ACCOUNT, user)
+        actor = opened.actor(user, account)
         return inspect_stored(opened, source, wanted, actor, cancel)
 
 

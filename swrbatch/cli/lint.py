@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from ..errors import ExitCode, Lang, UsageError, printable
-from .options import LangOption, Language, exits, lang, show
-from .text import word
+from .options import LangOption, Language, Severity, exits, lang, show
+from .text import way_out, word
 
 if TYPE_CHECKING:
     from ..lint.rule import Finding
@@ -27,19 +27,6 @@ class LintFormat(enum.StrEnum):
     JUNIT = "junit"
 
 
-class FailOn(enum.StrEnum):
-    """The lowest level with which lint ends with 1."""
-
-    ERROR = "error"
-    WARNING = "warning"
-    INFO = "info"
-
-
-@app.callback()
-def _group() -> None:
-    """Keeps `lint` a command of a group."""
-
-
 @app.command("lint")
 def lint(
     paths: Annotated[list[str] | None, typer.Argument(metavar="PATH...", help="Dockerfiles, or folders that hold some.")] = None,
@@ -47,7 +34,7 @@ def lint(
         str | None, typer.Option("--rules", metavar="a,b|-a,-b", help="These rules alone, or all but these.")
     ] = None,
     format: Annotated[LintFormat, typer.Option("--format", help="text for people, the others for programs.")] = LintFormat.TEXT,
-    fail_on: Annotated[FailOn, typer.Option("--fail-on", help="End with 1 from this level on.")] = FailOn.WARNING,
+    fail_on: Annotated[Severity, typer.Option("--fail-on", help="End with 1 from this level on.")] = Severity.WARNING,
     baseline: Annotated[
         str | None, typer.Option("--baseline", metavar="FILE", help="Leave out what an earlier --format json told.")
     ] = None,
@@ -75,7 +62,7 @@ def lint(
         raise typer.Exit(int(ExitCode.REJECTED))
 
 
-def _printed(format: LintFormat, files: list[str], findings: list[Finding], language: Lang, fail_on: FailOn, known: int) -> str:
+def _printed(format: LintFormat, files: list[str], findings: list[Finding], language: Lang, fail_on: Severity, known: int) -> str:
     from .. import __version__
     from ..lint import outputs
     from ..lint.rule import Level
@@ -94,10 +81,9 @@ def _printed(format: LintFormat, files: list[str], findings: list[Finding], lang
 def _text(files: list[str], findings: list[Finding], language: Lang, known: int) -> str:
     """Each finding with its place and way out, then the counts."""
     lines = []
-    colon = "：" if language == "zh" else ": "
     for one in findings:
         lines.append(f"{printable(one.path)}:{one.line}: {word(one.level.value, language)} {one.rule}")
-        lines += [f"  {one.text(language)}", f"  {word('way out', language)}{colon}{one.remedy(language)}"]
+        lines += [f"  {one.text(language)}", f"  {way_out(one, language)}"]
     counts = [(level, sum(one.level.value == level for one in findings)) for level in ("error", "warning", "info")]
     told = ", ".join(f"{word(level, language)} {count}" for level, count in counts)
     left_out = f", {word('known', language)} {known}" if known else ""

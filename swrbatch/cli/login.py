@@ -33,7 +33,7 @@ def login_command(
     the AK/SK pair exists. It is recorded as an event in the store that is named, or in the default one if that exists.
     """
     from ..login import TEMPORARY, Credentials, long_term_login, record_login
-    from ..store import DEFAULT_ACCOUNT, Store, current_actor
+    from ..store import Store
 
     with exits():
         if temporary:
@@ -42,7 +42,7 @@ def login_command(
         named = store is not None or bool(os.environ.get("SWRBATCH_STORE"))
         if named or Store.exists(store_path(store)):
             with Store(store_path(store)) as opened:
-                actor = current_actor(account or opened.settings().get("account") or DEFAULT_ACCOUNT, user)
+                actor = opened.actor(user, account)
                 record_login(opened, login, actor)
         if format is Format.JSON:
             show(json.dumps({"command": login.command, "user": login.user, "key": login.key, "registry": login.registry}))

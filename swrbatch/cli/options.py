@@ -31,6 +31,22 @@ class Language(enum.StrEnum):
     ZH = "zh"
 
 
+class Conflict(enum.StrEnum):
+    """What happens to a tag that has another image."""
+
+    OVERWRITE = "overwrite"
+    SKIP = "skip"
+    FAIL = "fail"
+
+
+class Severity(enum.StrEnum):
+    """How bad a finding is."""
+
+    ERROR = "error"
+    WARNING = "warning"
+    INFO = "info"
+
+
 DEFAULT_STORE = "swr-store"
 
 StoreOption = Annotated[

@@ -28,11 +28,6 @@ app.add_typer(org, name="org")
 Org = Annotated[str, typer.Argument(metavar="ORG", help="The organization's name.")]
 
 
-@app.callback()
-def _group() -> None:
-    """Keeps `org` a group of its own."""
-
-
 @org.command("create")
 def create(
     name: Org,

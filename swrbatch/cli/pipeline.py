@@ -19,11 +19,6 @@ _SIGNS: Final = {"created": "+", "loaded": "+", "written": "+", "updated": "~", 
 _LISTED: Final = 200
 
 
-@app.callback()
-def _group() -> None:
-    """Keeps `run` a command of a group."""
-
-
 @app.command("run")
 def run(
     path: Annotated[str, typer.Argument(metavar="PIPELINE.yaml", help="What is to be there, imported and exported.")],

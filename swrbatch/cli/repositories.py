@@ -34,11 +34,6 @@ Category = Annotated[
 Description = Annotated[str | None, typer.Option("--description", metavar="TEXT", help="0 to 30,000 characters.")]
 
 
-@app.callback()
-def _group() -> None:
-    """Keeps `repo` a group of its own."""
-
-
 def _attributes(public: bool | None, category: str | None, description: str | None) -> dict[str, Any]:
     from ..policy import parse_category
 

@@ -18,11 +18,6 @@ With = Annotated[str, typer.Option("--with", metavar="ACCOUNT", help="The accoun
 _UNTIL = "A time in UTC such as 2026-12-31T00:00:00Z, or forever."
 
 
-@app.callback()
-def _group() -> None:
-    """Keeps `share` a group of its own."""
-
-
 @share.command("add")
 def add(
     path: Path,

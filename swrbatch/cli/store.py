@@ -66,7 +66,7 @@ def init(
         current_actor(account or DEFAULT_ACCOUNT, user)
         check_name("region", region or "-")
         with Store(store_path(store), create=True) as opened:
-            actor = current_actor(account or opened.settings().get("account") or DEFAULT_ACCOUNT, user)
+            actor = opened.actor(user, account)
             given = {"registry": registry, "region": region, "account": account, "org_quota": org_quota}
             settings = opened.init(actor=actor, require_profile=require_profile and require_profile.value, **given)
         names = ("registry", "region", "account", "org_quota", *(["require_profile"] if "require_profile" in settings else []))
@@ -143,15 +143,16 @@ def verify(
 
 
 def _verify_json(result: Any) -> dict[str, Any]:
+    from .text import issue_values
+
     values = {f.name: getattr(result, f.name) for f in dataclasses.fields(result)}
-    names = ("code", "severity", "place", "message", "message_zh", "way_out", "way_out_zh")
-    values["issues"] = [{name: getattr(found, name) for name in names} for found in result.issues]
+    values["issues"] = [issue_values(found) for found in result.issues]
     return {"ok": result.ok, **values}
 
 
 def _verify_text(result: Any, deep: bool, language: Any) -> str:
     from ..sizes import counted, format_size
-    from .text import word
+    from .text import way_out, word
 
     chinese = language == "zh"
     lines = []
@@ -159,7 +160,7 @@ def _verify_text(result: Any, deep: bool, language: Any) -> str:
         text = found.text(language)
         place = "" if found.place in text else f" {found.place}"
         lines += [f"{word(found.severity.value, language)} {found.code}{place}: {text}"]
-        lines += [f"  {word('way out', language)}{'：' if chinese else ': '}{found.remedy(language)}"]
+        lines += [f"  {way_out(found, language)}"]
     lines += [f"已修复：{done}" for done in result.repaired_zh] if chinese else [f"repaired: {done}" for done in result.repaired]
     if chinese:
         hashed = f"，已校验{format_size(result.bytes_hashed)}" if deep else ""

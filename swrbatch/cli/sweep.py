@@ -17,11 +17,6 @@ _UNITS: Final = {"": 1000, "s": 1000, "m": 60_000, "h": 3_600_000, "d": 86_400_0
 _LISTED: Final = 60
 
 
-@app.callback()
-def _group() -> None:
-    """Keeps `gc` a command of a group."""
-
-
 @app.command("gc")
 def gc(
     min_age: Annotated[

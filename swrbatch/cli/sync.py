@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import enum
 import json
 import tempfile
 from contextlib import ExitStack
@@ -14,6 +13,7 @@ import typer
 from ..errors import ExitCode, Lang
 from .options import (
     AccountOption,
+    Conflict,
     DryRun,
     Format,
     FormatOption,
@@ -30,19 +30,6 @@ from .options import (
 )
 
 app = typer.Typer(rich_markup_mode=None)
-
-
-class Conflict(enum.StrEnum):
-    """What happens to a tag that has another image there."""
-
-    OVERWRITE = "overwrite"
-    SKIP = "skip"
-    FAIL = "fail"
-
-
-@app.callback()
-def _group() -> None:
-    """Keeps `sync` a command of a group."""
 
 
 @app.command("sync")
@@ -101,18 +88,19 @@ def sync(
 
 
 def _json(done: list[Any], set_off: list[Any], dry_run: bool) -> str:
-    names = ("code", "severity", "place", "message", "message_zh", "way_out", "way_out_zh")
+    from .text import issue_values
+
     rows = []
     for each in done:
         row = asdict(each)
-        row["issues"] = [{name: getattr(found, name) for name in names} for found in each.issues]
+        row["issues"] = [issue_values(found) for found in each.issues]
         rows.append(row)
     return json.dumps({"dry_run": dry_run, "images": rows, "triggers": [asdict(run) for run in set_off]}, ensure_ascii=False)
 
 
 def _text(done: list[Any], set_off: list[Any], dry_run: bool, language: Lang) -> str:
     from ..sizes import counted, format_size
-    from .text import table, trigger_lines, word
+    from .text import table, trigger_lines, way_out, word
 
     moved = [each for each in done if each.status != "unchanged"]
     parts = []
@@ -122,7 +110,7 @@ def _text(done: list[Any], set_off: list[Any], dry_run: bool, language: Lang) ->
     for each in moved:
         for found in each.issues:
             parts.append(f"{word(found.severity.value, language)} {found.code} {each.name}: {found.text(language)}")
-            parts.append(f"  {word('way out', language)}{'：' if language == 'zh' else ': '}{found.remedy(language)}")
+            parts.append(f"  {way_out(found, language)}")
     same = len(done) - len(moved)
     copied = format_size(sum(each.bytes for each in done))
     parts.append(f"{counted(len(done), 'image')}, {same} unchanged, {copied} {'would be ' if dry_run else ''}copied")

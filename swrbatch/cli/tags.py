@@ -27,11 +27,6 @@ app.add_typer(tag, name="tag")
 Reference = Annotated[str, typer.Argument(metavar="ORG/REPO:TAG", help="The tag.")]
 
 
-@app.callback()
-def _group() -> None:
-    """Keeps `tag` a group of its own."""
-
-
 def _pulled(row: dict[str, Any], path: str, registry: str) -> dict[str, Any]:
     reference = f"{registry}/{path}:{row['tag']}".removeprefix("/")
     who = {"platform": f"{row['os']}/{row['architecture']}", "by": f"{row['account']}/{row['user']}"}

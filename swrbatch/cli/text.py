@@ -13,6 +13,7 @@ from ..sizes import format_size
 from ..tables import RunResult
 
 if TYPE_CHECKING:
+    from ..lint.rule import Finding
     from ..triggers import TriggerRun
 
 _LISTED = 60
@@ -109,6 +110,17 @@ def _rejections(result: RunResult, language: Lang) -> str:
         if row.severity == "error":
             lines += issue_lines(row, language)
     return "\n".join(lines)
+
+
+def way_out(found: Issue | Finding, language: Lang) -> str:
+    """The way out of an issue or a finding, with its label."""
+    return f"{word('way out', language)}{'：' if language == 'zh' else ': '}{found.remedy(language)}"
+
+
+def issue_values(found: Issue) -> dict[str, object]:
+    """An issue as programs get it."""
+    names = ("code", "severity", "place", "message", "message_zh", "way_out", "way_out_zh")
+    return {name: getattr(found, name) for name in names}
 
 
 def issue_lines(row: IssueRow | Issue, language: Lang) -> list[str]:

@@ -58,11 +58,6 @@ ClusterName = Annotated[str | None, typer.Option("--cluster-name", metavar="NAME
 ModeOption = Annotated[Mode | None, typer.Option("--mode", help="CCE (default) or CCI, for the record.")]
 
 
-@app.callback()
-def _group() -> None:
-    """Keeps `trigger` a group of its own."""
-
-
 def _fields(given: dict[str, Any]) -> dict[str, Any]:
     """The fields of a trigger that are given, as the API names them."""
     names = {"type_": "trigger_type", "condition": "condition", "app_type": "app_type", "application": "application"}

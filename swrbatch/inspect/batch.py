@@ -9,7 +9,7 @@ from ..cts import Actor, new_run_id
 from ..digest import Cancel, Digest
 from ..errors import ArchiveFault, Issue, has_errors
 from ..export import select
-from ..store import Store, now_ms
+from ..store import Store, now_ms, tag_name
 from ..validate import issues_of, read_archive
 from .sharing import ImageLayers
 
@@ -43,7 +43,7 @@ def layers_of_archives(paths: Sequence[str], cancel: Cancel) -> tuple[list[Image
 def layers_of_store(store: Store, actor: Actor, cancel: Cancel) -> list[ImageLayers]:
     """Every image of a store, each once, by its first name. `Refused` unless the actor may download all of them."""
     with store.run(new_run_id(now_ms()), cancel):
-        names = [f"{row.organization}/{row.repository}:{row.tag}" for row in store.tag_rows()]
+        names = [tag_name(row) for row in store.tag_rows()]
         return [
             ImageLayers(
                 name=str(image.references[0]),

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from functools import partial
 
-from ..archive import MAX_CONFIG
 from ..blobs import BlobReader
 from ..compression import Compression
 from ..cts import Actor, new_run_id
 from ..digest import Cancel, Digest
-from ..errors import ArchiveFault, Issue, StoreError
+from ..errors import ArchiveFault, Issue
 from ..export import StoredImage, select
 from ..image import Descriptor, layer_compression
 from ..store import Store, now_ms
@@ -35,9 +34,6 @@ def inspect_stored(store: Store, name: str, wanted: Wanted, actor: Actor, cancel
 
 
 def _inspect(store: Store, image: StoredImage, wanted: Wanted, cancel: Cancel) -> InspectedImage:
-    raw = store.layout.read_blob(image.manifest.config.digest, MAX_CONFIG)
-    if raw is None:
-        raise StoreError(f"the config {image.manifest.config.digest} of {image.name} is missing: import its archive again")
     blobs = BlobReader(store, cancel)
 
     def walk(layer: Descriptor, diff_id: Digest) -> LayerWalk:
@@ -51,7 +47,7 @@ def _inspect(store: Store, image: StoredImage, wanted: Wanted, cancel: Cancel) -
     ]
     return merge(
         image.config,
-        raw,
+        image.raw_config,
         layers,
         wanted,
         names=tuple(map(str, image.references)),

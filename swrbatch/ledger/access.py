@@ -40,6 +40,11 @@ def is_administrator(connection: Connection, account: str, user: str) -> bool:
     return bool(connection.execute(select(there)).scalar())
 
 
+def account_facts(connection: Connection, actor: Actor, account: str) -> Facts:
+    """The facts of an act on an account as a whole."""
+    return Facts(account=account, administrator=is_administrator(connection, actor.account, actor.user))
+
+
 def administrators_of(connection: Connection, account: str, most: int = _NAMED) -> tuple[str, ...]:
     """Users that are administrators of an account, the oldest first."""
     statement = select(administrators.c.user).where(administrators.c.account == account)
@@ -260,5 +265,4 @@ def list_administrators(act: Acting, *, limit: int, marker: str = "") -> list[di
 
 def _own(act: Acting) -> Facts:
     """The facts of an act on the actor's own account."""
-    account = act.actor.account
-    return Facts(account=account, administrator=is_administrator(act.connection, account, act.actor.user))
+    return account_facts(act.connection, act.actor, act.actor.account)

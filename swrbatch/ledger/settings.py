@@ -8,8 +8,8 @@ from typing import Any, Final
 from sqlalchemy import update
 
 from ..errors import UsageError
-from ..rights import Act, Facts
-from .access import is_administrator, make_first_administrator
+from ..rights import Act
+from .access import account_facts, make_first_administrator
 from .acting import Acting
 from .loads import account_id, read_settings, write_settings
 from .schema import settings
@@ -50,7 +50,6 @@ def _record(act: Acting, account: str, changes: Mapping[str, str], have: Mapping
         act.changed("created", "administrator", before=None, after={**one, "level": "administrator"})
     if changes:
         act.begins("updateSettings", "store", changes)
-        administrator = is_administrator(act.connection, act.actor.account, act.actor.user)
-        act.require(Act.INIT, Facts(account=account, administrator=administrator))
+        act.require(Act.INIT, account_facts(act.connection, act.actor, account))
         before: dict[str, Any] = {name: have.get(name) for name in changes}
         act.changed("updated", "settings", before=before, after=dict(changes))

@@ -104,7 +104,7 @@ def edit_trigger(act: Acting, path: str, name: str, given: Mapping[str, Any]) ->
         raise Refused(issue("trigger-unknown", place=path, repository=path, name=name))
     if "trigger_type" in given and "condition" not in given:
         given = {**given, "condition": row.condition if given["trigger_type"] == row.trigger_type else ""}
-    had = {column: getattr(row, column) for column in _FIELDS} | {"container": _containers(row.container)}
+    had = {column: getattr(row, column) for column in _FIELDS} | {"container": containers_of(row.container)}
     terms = Terms(**{**had, **given})
     values = {**terms.values(), "condition": _condition(path, terms.trigger_type, terms.condition).text}
     if all(getattr(row, column) == value for column, value in values.items()):
@@ -252,7 +252,8 @@ def _condition(path: str, kind: str, text: str) -> Condition:
         raise Refused(issue("trigger-condition", place=path, detail=str(e))) from e
 
 
-def _containers(text: str) -> tuple[str, ...]:
+def containers_of(text: str) -> tuple[str, ...]:
+    """The names in the column `container`; none stands for all."""
     return tuple(name for name in text.split(",") if name)
 
 
@@ -264,4 +265,4 @@ def _plain(values: Mapping[str, Any]) -> dict[str, Any]:
 def _said(row: Row[Any]) -> dict[str, Any]:
     """A trigger as an event tells of it."""
     said = {name: getattr(row, name) for name in ("action", *_FIELDS)}
-    return said | {"enabled": bool(row.enabled), "container": list(_containers(row.container))}
+    return said | {"enabled": bool(row.enabled), "container": list(containers_of(row.container))}
