@@ -14,6 +14,7 @@ import http.client
 import os
 import re
 import shutil
+import signal
 import socket
 import subprocess
 import tempfile
@@ -44,6 +45,8 @@ def pytest_configure() -> None:
     """What a developer has set for the own use of swrbatch must not change what the tests see."""
     for name in [n for n in os.environ if n.startswith("SWRBATCH_") and n != "SWRBATCH_REQUIRE_PEERS"]:
         del os.environ[name]
+    # A shell without job control starts what runs in the background with Ctrl-C ignored, and so everything that it starts.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.hookimpl(tryfirst=True)  # before xdist reads the groups
