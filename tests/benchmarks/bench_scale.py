@@ -65,7 +65,7 @@ def fill(ledger: Path, organizations: int, repositories: int) -> None:
 def link(store: Path) -> None:
     """The link files of all tags, as loads would have left them."""
     base = store / "docker/registry/v2/repositories"
-    (current,) = base.glob("org000/repo000/_manifests/tags/*/current/link")
+    (current,) = base.glob("org000/repo000/_manifests/tags/n0/current/link")
     digest = current.read_text()
     layers = [path.name for path in (base / "org000/repo000/_layers/sha256").iterdir()]
     for org in range(ORGANIZATIONS):
