@@ -50,6 +50,8 @@ _SPACE_CHECK: Final = 256 << 20
 class ArchiveIndex:
     """The members of an archive by cleaned name; of several with one name the last is in `members`, all are in `duplicates`.
 
+    A name that is absolute or goes up is never looked up; where an engine that unpacks it would put it over another member
+    (`/manifest.json`, `a/../manifest.json`), it counts as one more of that name.
     `file_bytes` is the size of the file as given, `uncompressed_bytes` that of the tar inside. Use as a context manager.
     """
 
@@ -344,10 +346,17 @@ def _read_members(index: ArchiveIndex, source: TarSource, cancel: Cancel) -> Non
         return not_a_tar(header, index.compression)
 
     reader = TarReader(source, TarBounds(members=MAX_MEMBERS, names=MAX_NAMES), bad_start, cancel)
+    unclean: list[tuple[str, Member]] = []
     for member in reader:
         cleaned = clean_name(member.name)
-        if cleaned is not None and not posixpath.basename(cleaned).startswith("._"):
+        if cleaned is None:
+            if meant := _join("", member.name.lstrip("/")):
+                unclean.append((meant, member))
+        elif not posixpath.basename(cleaned).startswith("._"):
             _add(index, member if cleaned == member.name else replace(member, name=cleaned))
+    for meant, member in unclean:
+        if meant in index.members:
+            index.duplicates.setdefault(meant, [index.members[meant]]).append(member)
     if reader.empty:
         raise fault("not-a-tar", what="a file of zeros")
     index.end_marker = reader.end_marker

@@ -474,6 +474,9 @@ NAMES = [
     kind(
         "manifest-twice-behind-dot-slash", "duplicate-members", twice("./" + MANIFEST, manifest(RepoTags=["a.example.com/b/c:d"]))
     ),
+    kind("manifest-twice-with-dots", "duplicate-members", twice(f"a/../{MANIFEST}", b"[]")),
+    kind("manifest-twice-absolute", "duplicate-members", twice(f"/{MANIFEST}", b"[]")),
+    kind("layer-twice-absolute-equal", LOADS, twice(f"//{LAYER}", TAR)),
     kind("config-twice-differs", "duplicate-members", twice(CONFIG, IMAGE.config + b" ")),
     kind("layer-twice-equal", LOADS, twice(LAYER, TAR)),
     kind("layer-twice-differs", "duplicate-members", twice(LAYER, flip(TAR, 1000))),
