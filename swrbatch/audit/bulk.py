@@ -13,6 +13,7 @@ NaN shows as a text that the exact reader refuses, and commas before a closing b
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -23,7 +24,7 @@ from ..tables import rows_to_arrow
 from . import files
 from .columns import FLAT_TEXTS, KNOWN, PLAIN_TEXTS, Converter, Places, extra
 from .files import DECODER, Record, Reject, record_of
-from .stage import BATCH, Group, Stage, connect
+from .stage import BATCH, Group, Stage, ahead, connect
 from .traces import TraceRow, read_trace
 from .unpack import Prepared
 
@@ -150,8 +151,9 @@ class Bulk:
         with self._stage.group() as staged:
             query = _query([each.plain for each in group], group[0].format, self._learned, flat)
             places = Places({each.number: each.source for each in group}, self._now)
-            for batch in self._batches(query):
-                self._convert_batch(batch, places, counts, staged)
+            with contextlib.closing(ahead(self._batches(query))) as batches:
+                for batch in batches:
+                    self._convert_batch(batch, places, counts, staged)
             if not_flat := [each.number for each in group if flat and not counts[each.number].proves(each)]:
                 raise _Again(*not_flat)
             for each in group:

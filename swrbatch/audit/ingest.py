@@ -28,7 +28,7 @@ from ..tables import replacing, row_schema, rows_to_arrow
 from .bulk import CHUNK_BYTES, CHUNK_FILES, Bulk, Taken
 from .dataset import Dataset, Manifest, Part, write_part
 from .files import DigestFile, InputFile, Record, Reject, find_files, source_of
-from .stage import BATCH, Stage
+from .stage import BATCH, Stage, ahead
 from .traces import Source, TraceRow, read_trace
 from .unpack import Prepared, prepare
 
@@ -134,7 +134,7 @@ class _Run:
         """Read files (path, name), in bulk where that can be."""
         names = dict(found)
         bulk = Bulk(self._work, self.stage, self.now, self.dataset.manifest.catalog, self.cancel)
-        with contextlib.closing(bulk), contextlib.closing(_chunks(found, self._work, self.cancel)) as chunks:
+        with contextlib.closing(bulk), contextlib.closing(ahead(_chunks(found, self._work, self.cancel))) as chunks:
             for slow, group in chunks:
                 for path in slow:
                     self.take(path, names[path])
@@ -263,7 +263,7 @@ def _chunks(
 ) -> Generator[tuple[list[str], list[Prepared]], None, None]:
     """Files in groups, in order: paths of those that have to be read record by record, and those that are ready for DuckDB.
 
-    A group is as large as a chunk may be; the next files are made ready while the caller deals with it.
+    A group is as large as a chunk may be.
     """
     slow: list[str] = []
     group: list[Prepared] = []

@@ -15,9 +15,10 @@ import contextlib
 import datetime
 import os
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from ..digest import Cancel
 from ..errors import StoreError
@@ -30,6 +31,8 @@ if TYPE_CHECKING:
     import duckdb
     import numpy as np
     import pyarrow as pa
+
+_Item = TypeVar("_Item")
 
 MEMORY: Final = "400MB"
 """What DuckDB may hold at once."""
@@ -76,6 +79,18 @@ class _Slice:
     first: int
     rows: int
     bytes: int
+
+
+def ahead(items: Iterator[_Item]) -> Generator[_Item, None, None]:
+    """The same items; the next one is made by a thread while the caller deals with the one before.
+
+    Close it (or read it to its end) before what the items are made of is used for anything else.
+    """
+    with ThreadPoolExecutor(1) as pool:
+        following = pool.submit(next, items, None)
+        while (item := following.result()) is not None:
+            following = pool.submit(next, items, None)
+            yield item
 
 
 class Group:
@@ -193,19 +208,22 @@ class Stage:
                 yield from self._sorted(slices)
 
     def _sorted(self, slices: Sequence[_Slice]) -> Iterator[pa.Table]:
+        import numpy as np
         import pyarrow as pa
 
-        reader = pa.RecordBatchReader.from_batches(row_schema(TraceRow), self._kept(slices))
         if sum(each.bytes for each in slices) > SORTED_IN_MEMORY:
             # One at a time: each may hold all that DuckDB is given.
             with self._sorting:
-                yield from self._sorted_by_duckdb(reader)
+                yield from self._sorted_by_duckdb(pa.RecordBatchReader.from_batches(row_schema(TraceRow), self._kept(slices)))
             return
-        table = _compact(reader.read_all())
-        order = _order(table)
+        kept: list[np.ndarray[Any, Any]] = []
+        table = _compact(pa.Table.from_batches(self._flagged(slices, kept), row_schema(TraceRow)))
+        order = _order(table).to_numpy()
+        # Rows are left out here, not before: each column is copied once.
+        order = order[np.concatenate(kept)[order]]
         for start in range(0, len(order), BATCH):
             self._cancel.check()
-            yield table.take(order.slice(start, BATCH))
+            yield table.take(pa.array(order[start : start + BATCH]))
 
     def _sorted_by_duckdb(self, rows: pa.RecordBatchReader) -> Iterator[pa.Table]:
         import pyarrow as pa
@@ -221,9 +239,18 @@ class Stage:
 
     def _kept(self, slices: Sequence[_Slice]) -> Iterator[pa.RecordBatch]:
         """The rows of slices that are new, flagged."""
+        import pyarrow as pa
+
+        kept: list[np.ndarray[Any, Any]] = []
+        for batch in self._flagged(slices, kept):
+            yield batch.filter(pa.array(kept.pop()))
+
+    def _flagged(self, slices: Sequence[_Slice], kept: list[np.ndarray[Any, Any]]) -> Iterator[pa.RecordBatch]:
+        """The rows of slices, flagged; which of them are new is added to `kept`, an array of bool for each batch."""
         for each, batch in _read(slices, None):
             self._cancel.check()
-            yield self._verdict.applied(each.first, batch)
+            kept.append(self._verdict.kept(each.first, each.rows))
+            yield self._verdict.flagged(each.first, batch)
 
     def _batches(self, columns: Sequence[str]) -> Iterator[tuple[int, pa.RecordBatch]]:
         """All rows, some columns of them, with the number of the first row of each batch."""
@@ -285,24 +312,26 @@ class _Verdict:
         self._dropped = dropped
         self._differing = differing
 
-    def applied(self, first: int, batch: pa.RecordBatch) -> pa.RecordBatch:
-        """The rows of a batch, the first of which has the number `first`, that are kept, with their flags."""
-        import numpy as np
+    def flagged(self, first: int, batch: pa.RecordBatch) -> pa.RecordBatch:
+        """The rows of a batch, the first of which has the number `first`, with their flags."""
         import pyarrow as pa
 
         differing = _within(self._differing, first, batch.num_rows)
-        if len(differing):
-            flags = batch.column("flags").to_pylist()
-            for row in differing.tolist():
-                flags[row] = sorted([*flags[row], "duplicate-differs"])
-            index = batch.schema.get_field_index("flags")
-            batch = batch.set_column(index, batch.schema.field(index), pa.array(flags, type=batch.schema.field(index).type))
-        dropped = _within(self._dropped, first, batch.num_rows)
-        if not len(dropped):
+        if not len(differing):
             return batch
-        kept = np.ones(batch.num_rows, dtype=bool)
-        kept[dropped] = False
-        return batch.filter(pa.array(kept))
+        flags = batch.column("flags").to_pylist()
+        for row in differing.tolist():
+            flags[row] = sorted([*flags[row], "duplicate-differs"])
+        index = batch.schema.get_field_index("flags")
+        return batch.set_column(index, batch.schema.field(index), pa.array(flags, type=batch.schema.field(index).type))
+
+    def kept(self, first: int, rows: int) -> np.ndarray[Any, Any]:
+        """Which of so many rows from the number `first` on are kept, as bool."""
+        import numpy as np
+
+        found = np.ones(rows, dtype=bool)
+        found[_within(self._dropped, first, rows)] = False
+        return found
 
 
 def _within(numbers: np.ndarray[Any, Any] | None, first: int, rows: int) -> np.ndarray[Any, Any]:
@@ -387,7 +416,7 @@ def _numbered(batches: Iterator[tuple[int, pa.RecordBatch]], only: np.ndarray[An
                 batch, rows = _taken(batch, chosen), rows[chosen]
             yield pa.RecordBatch.from_arrays([*batch.columns, pa.array(rows)], names=[*batch.schema.names, "row"])
 
-    made = numbered()
+    made = ahead(numbered())
     first = next(made)
     return pa.RecordBatchReader.from_batches(first.schema, _again(first, made))
 
