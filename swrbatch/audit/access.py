@@ -6,7 +6,8 @@ plain ids (revocations), and `before` and `after` where an event says them itsel
 does not, what held before is what the last change seen of the same resource and subject left; where there is none, it cannot be
 known, and null says so. What no known key holds stands as the request's own text, cut to 200 characters.
 
-Everything is SQL over the view `told` (see `report`): millions of events are nothing special.
+Everything is SQL over the table `notable`, which holds what these changes and failures are told from: millions of events are
+nothing special. What is only shown of an event (trace_id, who, from where) is read again for those that are shown.
 """
 
 from __future__ import annotations
@@ -74,14 +75,27 @@ def _visible() -> str:
     return " OR ".join(f"contains({text}, '{key}')" for text in ("request", "response") for key in ("is_public", "visibility"))
 
 
-# Grants name a user by name and id, revocations by the id alone. A table of its own: read twice, the parsed requests would all be
-# kept in memory.
+def notable(within: str) -> str:
+    """The table `notable`: what can be changes (`kind`), at any time, failures (`failed`) `within` the period, and deletions.
+
+    Requests and responses are most of a dataset's bytes: they are read here, once.
+    """
+    return f"""
+        CREATE TEMP TABLE notable AS
+        SELECT part, part_row, time, source_position, trace_name, trace_rating, code, resource_name, hash(account, person) AS who,
+            {_kind()} AS kind, CASE WHEN kind IS NOT NULL THEN request END AS request, response,
+            coalesce(trace_rating IN ('warning', 'incident') AND {within}, false) AS failed
+        FROM told WHERE failed OR trace_name = 'deleteImageRepository' OR (trace_name IN ({names_sql()}) AND (trace_name NOT LIKE '%ImageRepository' OR {_visible()}))
+    """
+
+
+# Grants name a user by name and id, revocations by the id alone.
 IDS: Final = """
     CREATE TEMP TABLE ids AS
     WITH items AS (
         SELECT unnest(
             CASE WHEN starts_with(request, '[') THEN json_extract(request, '$[*]')::VARCHAR[] ELSE [request] END) AS item
-        FROM told
+        FROM notable
         WHERE trace_name LIKE '%Auth' AND contains(request, 'user_id') AND contains(request, 'user_name') AND json_valid(request)
     )
     SELECT item::JSON->>'$.user_id' AS id, min(item::JSON->>'$.user_name') AS name FROM items
@@ -91,10 +105,9 @@ IDS: Final = """
 ACCESS: Final = f"""
     CREATE TEMP TABLE access AS
     WITH raw AS (
-        SELECT time, trace_id, trace_name, trace_rating, code, account, person, source_ip, resource_name, source_position,
-            {_kind()} AS kind, substr(trace_name, 1, 6) AS action, trace_rating = 'normal' AS done, request,
-            {_values("response", ("before", "after", "previous"))} AS answer
-        FROM told WHERE trace_name IN ({names_sql()}) AND (trace_name NOT LIKE '%ImageRepository' OR {_visible()})
+        SELECT part, part_row, time, source_position, trace_name, resource_name, kind, substr(trace_name, 1, 6) AS action,
+            trace_rating = 'normal' AS done, request, {_values("response", ("before", "after", "previous"))} AS answer
+        FROM notable WHERE kind IS NOT NULL
     ), items AS (
         SELECT * EXCLUDE (request), request AS asked, unnest(
             CASE WHEN starts_with(request, '[') AND json_valid(request) AND json_array_length(request) > 0
@@ -120,42 +133,49 @@ ACCESS: Final = f"""
             CASE WHEN new IS NULL THEN deadline ELSE {_pick(_values("new", _GRANT_KEYS), _DEADLINE, _GRANT_KEYS)} END AS until
         FROM picked
     ), changed AS (
-        SELECT time, trace_id, trace_name, trace_rating, code, account, person, source_ip, source_position, kind, action, done,
-            resource, coalesce(ids.name, subject) AS subject, until,
+        SELECT part, part_row, time, source_position, kind, action, done, resource, coalesce(ids.name, subject) AS subject, until,
             CASE WHEN action = 'delete' THEN 'none' WHEN becomes IS NOT NULL THEN becomes
                 WHEN kind <> 'visibility' THEN nullif(left(asked, 200), '') END AS after,
             CASE WHEN was IS NOT NULL THEN was WHEN action = 'create' THEN 'none' END AS told_before
         FROM named LEFT JOIN ids ON kind = 'permission' AND subject = ids.id
     )
-    SELECT * EXCLUDE (told_before),
-        coalesce(told_before, last_value(CASE WHEN done THEN after END IGNORE NULLS) OVER earlier) AS before,
-        CASE WHEN told_before IS NOT NULL THEN 'event' WHEN before IS NOT NULL THEN 'earlier' END AS before_source
-    FROM changed WHERE after IS NOT NULL
-    WINDOW earlier AS (PARTITION BY kind, resource, subject ORDER BY time, trace_id, source_position
-        ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING)
+    SELECT *, hash(kind, resource, subject) AS key FROM changed WHERE after IS NOT NULL
 """
-"""All changes up to the end of the period, each with its before; `changes` and `exposures` read it."""
+"""All changes up to the end of the period; `told_before` is what the event says that held before, `key` what it is about."""
 
 # A repository is private at birth: only one that is born public is a change worth telling.
 WORTH_TELLING: Final = "NOT (kind = 'visibility' AND action = 'create' AND after <> 'public')"
 CHANGES: Final = f"""
-    SELECT time, kind, action, coalesce(done, false) AS done, resource, subject, before, after, before_source, account,
+    WITH shown AS (
+        SELECT part, part_row FROM access WHERE {WORTH_TELLING} AND $period AND $newest
+    ), judged AS (
+        SELECT *, last_value(CASE WHEN done THEN after END IGNORE NULLS) OVER earlier AS earlier
+        FROM access WHERE key IN (SELECT key FROM access SEMI JOIN shown USING (part, part_row))
+        WINDOW earlier AS (PARTITION BY key ORDER BY time, source_position, part, part_row
+            ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING)
+    )
+    SELECT time, kind, action, coalesce(done, false) AS done, resource, subject, coalesce(told_before, earlier) AS before, after,
+        CASE WHEN told_before IS NOT NULL THEN 'event' WHEN earlier IS NOT NULL THEN 'earlier' END AS before_source, account,
         person AS user, source_ip, trace_name, trace_rating AS rating, code, trace_id
-    FROM access WHERE {WORTH_TELLING} AND $period
+    FROM judged JOIN (
+        SELECT part, part_row, account, person, source_ip, trace_name, trace_rating, code, trace_id FROM told
+        WHERE trace_name IN ({names_sql()}) AND $period AND $newest
+    ) USING (part, part_row)
+    WHERE {WORTH_TELLING} AND $period AND $newest
     ORDER BY time DESC NULLS LAST, trace_id, subject, source_position
 """
 
-EXPOSURES: Final = """
+EXPOSURES: Final = f"""
     WITH gone AS (
-        SELECT resource_name AS resource, max(time) AS time FROM told
+        SELECT resource_name AS resource, max(time) AS time FROM notable
         WHERE trace_name = 'deleteImageRepository' AND trace_rating = 'normal' GROUP BY 1
     ), latest AS (
         SELECT * FROM access WHERE done AND kind IN ('share', 'visibility')
-        QUALIFY row_number() OVER (PARTITION BY kind, resource, subject
-            ORDER BY time DESC NULLS LAST, trace_id DESC, source_position DESC) = 1
+        QUALIFY row_number() OVER (PARTITION BY key
+            ORDER BY time DESC NULLS LAST, source_position DESC, part DESC, part_row DESC) = 1
     ), open AS (
         SELECT latest.*, coalesce(try_cast(until AS TIMESTAMPTZ),
-            CASE WHEN regexp_full_match(until, '[0-9]{12,14}') THEN epoch_ms(until::BIGINT)::TIMESTAMPTZ END) AS moment
+            CASE WHEN regexp_full_match(until, '[0-9]{{12,14}}') THEN epoch_ms(until::BIGINT)::TIMESTAMPTZ END) AS moment
         FROM latest LEFT JOIN gone USING (resource)
         WHERE (gone.time IS NULL OR latest.time > gone.time) AND after NOT IN ('none', 'private')
             AND (kind = 'share' OR after = 'public')
@@ -165,6 +185,7 @@ EXPOSURES: Final = """
             WHEN epoch_ms(moment) <= $at THEN 'past' ELSE 'open' END AS state,
         resource, subject, CASE WHEN kind = 'share' AND isfinite(moment) THEN moment END AS deadline, time AS since,
         account, person AS user, trace_id
-    FROM open
+    FROM open JOIN (SELECT part, part_row, account, person, trace_id FROM told WHERE trace_name IN ({names_sql()}))
+        USING (part, part_row)
     ORDER BY 1, 2, resource, subject, trace_id
 """

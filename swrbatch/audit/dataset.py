@@ -166,16 +166,30 @@ class Dataset:
             faults.point("manifest:write:after")
         self.manifest = manifest
 
-    def view(self, connection: duckdb.DuckDBPyConnection, name: str = "traces", days: tuple[str, str] | None = None) -> None:
-        """Make the dataset a DuckDB view: the columns of `TraceRow`, for free SQL."""
+    def view(
+        self,
+        connection: duckdb.DuckDBPyConnection,
+        name: str = "traces",
+        days: tuple[str, str] | None = None,
+        *,
+        numbered: bool = False,
+    ) -> None:
+        """Make the dataset a DuckDB view: the columns of `TraceRow`, for free SQL.
+
+        `numbered` adds where a row lies: `part` (uint64, a hash of the file's path) and `part_row` (int64).
+        """
         files = self.files(days)
         if files:
             listed = ", ".join("'" + path.replace("'", "''") + "'" for path in files)
             columns = ", ".join(f'"{field_.name}"' for field_ in row_schema(TraceRow))
-            query = f"SELECT {columns} FROM read_parquet([{listed}], hive_partitioning = false)"
+            options = "hive_partitioning = false"
+            if numbered:
+                columns += ", hash(filename) AS part, file_row_number AS part_row"
+                options += ", filename = true, file_row_number = true"
+            query = f"SELECT {columns} FROM read_parquet([{listed}], {options})"
         else:
             connection.register(f"{name}_empty", row_schema(TraceRow).empty_table())
-            query = f"SELECT * FROM {name}_empty"
+            query = f"SELECT *{', 0::UBIGINT AS part, 0::BIGINT AS part_row' if numbered else ''} FROM {name}_empty"
         connection.execute(f"CREATE OR REPLACE TEMP VIEW {name} AS {query}")
 
 

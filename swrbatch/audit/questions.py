@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Final
 
 from ..cts import ALIASES, OWN, catalog
-from .access import ACCESS, CHANGES, EXPOSURES, IDS, WORTH_TELLING, names_sql
+from .access import ACCESS, CHANGES, EXPOSURES, IDS, WORTH_TELLING, names_sql, notable
 from .export import utc_text
 
 if TYPE_CHECKING:
@@ -28,6 +28,9 @@ _SAME: Final = (
     "response",
 )
 """What makes two rows of a trace_id the same trace: what the report reads of it."""
+
+
+_HOUR_MS: Final = 3_600_000
 
 
 def quoted(text: str) -> str:
@@ -67,6 +70,7 @@ def views(datasets: int, catalog_name: str, scope: Scope) -> Iterator[str]:
     yield f"CREATE TEMP VIEW all_services AS SELECT * FROM everything WHERE {period(scope.begin, scope.end)}"
     listed = ", ".join(f"({quoted(name)}, {quoted(entry.resource_type)})" for name, entry in known.items())
     yield f"CREATE TEMP TABLE entries AS SELECT * FROM (VALUES {listed}) AS t(trace_name, resource_type)"
+    yield notable(period(scope.begin, None))
     yield IDS
     yield ACCESS
     yield FAILURE_ANSWERS
@@ -91,8 +95,8 @@ def _of_organization(name: str) -> str:
 
 # Aggregates that many tables are made of: each reads the datasets once.
 _AGGREGATES: Final = (
-    """CREATE TEMP TABLE by_hour AS
-        SELECT event, trace_name, resource_type, trace_rating, epoch_ms(time) // 3600000 AS hour, count(*) AS n,
+    f"""CREATE TEMP TABLE by_hour AS
+        SELECT event, trace_name, resource_type, trace_rating, epoch_ms(time) // {_HOUR_MS} AS hour, count(*) AS n,
             min(time) AS first, max(time) AS last
         FROM scoped GROUP BY ALL""",
     """CREATE TEMP TABLE by_user AS
@@ -156,8 +160,7 @@ _MESSAGE: Final = f"""left(coalesce(CASE WHEN message NOT LIKE '["%' THEN nullif
         {", ".join(f"told[{n}]" for n in range(6, 12))}), 500)"""
 FAILURE_ANSWERS: Final = f"""CREATE TEMP TABLE failure_answers AS
     WITH failed AS (
-        SELECT trace_name, {_OUTCOME} AS outcome, code, hash(account, person) AS who, time, {_ANSWER} AS answer
-        FROM scoped WHERE trace_rating IN ('warning', 'incident')
+        SELECT trace_name, {_OUTCOME} AS outcome, code, who, time, {_ANSWER} AS answer FROM notable WHERE failed
     ), why AS (SELECT *, {_TOLD} AS told FROM failed)
     SELECT trace_name, outcome, code, {_REASONS} AS reasons, who, count(*) AS n, min(time) AS first, max(time) AS last
     FROM why GROUP BY ALL
@@ -233,16 +236,20 @@ _LATE: Final = """
 ADDRESSES: Final = "SELECT count(*) FROM (SELECT DISTINCT source_ip FROM by_address)"
 """How many there are; the table holds the busiest."""
 NEWEST: Final[Mapping[str, str]] = {
-    "failures": "trace_rating IN ('warning', 'incident')",
-    "deletions": "starts_with(trace_name, 'delete')",
+    "failures": "SELECT hour, n FROM by_hour WHERE trace_rating IN ('warning', 'incident')",
+    "deletions": "SELECT hour, n FROM by_hour WHERE starts_with(trace_name, 'delete')",
+    "access_changes": f"SELECT epoch_ms(time) // {_HOUR_MS} AS hour, 1 AS n FROM access WHERE {WORTH_TELLING} AND $period",
 }
-"""Tables that hold the newest only, and what stands in them."""
+"""Tables that hold the newest only, and the hours of what stands in them."""
 
 
-def threshold(condition: str, most: int) -> str:
-    """The time of the oldest of the newest `most` traces of a kind, ms UTC; null where there are not so many."""
-    newest = f"SELECT time FROM scoped WHERE {condition} AND time IS NOT NULL ORDER BY time DESC LIMIT {most}"
-    return f"SELECT CASE WHEN count(*) = {most} THEN epoch_ms(min(time)) END FROM ({newest})"
+def threshold(hours: str, most: int) -> str:
+    """The hour (ms UTC) that the oldest of the newest `most` traces of a kind is in; null where there are not so many."""
+    return f"""
+        SELECT max(hour) * {_HOUR_MS} FROM (
+            SELECT hour, sum(sum(n)) OVER (ORDER BY hour DESC) AS so_far FROM ({hours}) WHERE hour IS NOT NULL GROUP BY hour
+        ) WHERE so_far >= {most}
+    """
 
 
 def tables(at: int, within: str, most: int, newest: Mapping[str, str]) -> Mapping[str, str]:
@@ -261,7 +268,7 @@ def tables(at: int, within: str, most: int, newest: Mapping[str, str]) -> Mappin
         "activity": _ACTIVITY,
         "addresses": _ADDRESSES + few,
         "uncatalogued": _UNCATALOGUED.replace("$own", f"[{', '.join(map(quoted, sorted(OWN)))}]"),
-        "access_changes": CHANGES.replace("$period", within) + few,
+        "access_changes": CHANGES.replace("$period", within).replace("$newest", newest["access_changes"]) + few,
         "deletions": _DELETIONS.replace("$newest", newest["deletions"]) + few,
         "exposures": EXPOSURES.replace("$at", str(at)),
         "duplicates": _DUPLICATES + few,

@@ -163,7 +163,7 @@ class _Build:
         self._views(connection)
         at = self.now if self.scope.end is None else min(self.now, self.scope.end)
         within = questions.period(self.scope.begin, None)
-        newest = {name: self._newest(connection, condition) for name, condition in questions.NEWEST.items()}
+        newest = {name: self._newest(connection, hours.replace("$period", within)) for name, hours in questions.NEWEST.items()}
         for name, query in questions.tables(at, within, self.most, newest).items():
             self.tables[name] = _table(connection, name, query)
         self._put("catalog", list(self._catalog(connection)))
@@ -175,9 +175,9 @@ class _Build:
         self._put("report", [self._about(connection)])
         self._put("findings", finding_rows(self._counts(connection, inputs, within) | broken))
 
-    def _newest(self, connection: duckdb.DuckDBPyConnection, condition: str) -> str:
+    def _newest(self, connection: duckdb.DuckDBPyConnection, hours: str) -> str:
         """A cheap condition that leaves away only what is older than the newest rows that a table may have."""
-        (oldest,) = _one(connection, questions.threshold(condition, self.most))
+        (oldest,) = _one(connection, questions.threshold(hours, self.most))
         return questions.period(oldest, None)
 
     def _put(self, name: str, rows: Sequence[Any]) -> None:
@@ -189,7 +189,7 @@ class _Build:
         end = self.scope.end
         days = None if end is None else ("0000-00-00", UNKNOWN_DAY if end < 0 else utc_text(end)[:10])
         for number, dataset in enumerate(self.datasets):
-            dataset.view(connection, f"dataset_{number}", days)
+            dataset.view(connection, f"dataset_{number}", days, numbered=True)
         for statement in questions.views(len(self.datasets), self.catalog, self.scope):
             connection.execute(statement)
 

@@ -73,7 +73,11 @@ Registry = Annotated[str | None, typer.Option("--registry", metavar="HOST", help
 Org = Annotated[str | None, typer.Option("--org", metavar="NAME", help="The organization that every name must be in.")]
 Retag = Annotated[
     list[str] | None,
-    typer.Option("--retag", metavar="RULE", help="PATTERN=TEMPLATE, or a YAML file of rules; repeatable, the first match wins."),
+    typer.Option(
+        "--retag",
+        metavar="RULE",
+        help="PATTERN=TEMPLATE (HOST/old/*=HOST/new/{repository}:{tag}), or a YAML file of rules; repeatable, the first match wins.",
+    ),
 ]
 Into = Annotated[str | None, typer.Option("--into", metavar="HOST/ORG", help="Put names without a registry there.")]
 Names = Annotated[
