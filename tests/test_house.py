@@ -56,6 +56,7 @@ ORDER = [
     "pipeline_file",
     "pipeline",
     "lint",
+    "explain",
     "cli",
 ]
 BANNED = ("utils", "helpers", "common", "core", "constants", "misc")

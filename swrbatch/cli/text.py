@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Sequence
@@ -54,7 +55,25 @@ _ZH = {
     "rule": "规则",
     "level": "级别",
     "practice": "实践",
+    "code": "代码",
+    "kind": "种类",
+    "guide": "指南",
+    "meaning": "含义",
+    "symptom": "问题现象",
+    "cause": "问题原因",
+    "bad": "反例",
+    "good": "正例",
+    "see also": "另见",
+    "source": "来源",
+    "issue": "问题",
+    "finding": "审计发现",
+    "swr": "SWR错误码",
+    "docker": "docker报错",
 }
+_UNITS = re.compile(
+    r"\s+|[\u2e80-\u9fff\uac00-\ud7a3\uf900-\ufaff\uff00-\uffef]|[^\s\u2e80-\u9fff\uac00-\ud7a3\uf900-\ufaff\uff00-\uffef]+"
+)
+_CLOSES, _OPENS = "，。；：！？、）》」』”’", "（《「『“‘"
 
 
 def word(text: str, language: Lang) -> str:
@@ -73,6 +92,41 @@ def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     widths = [max(width(line[i]) for line in lines) for i in range(len(head))]
     padded = ("  ".join(c + " " * (w - width(c)) for c, w in zip(line, widths, strict=True)).rstrip() for line in lines)
     return "\n".join(padded)
+
+
+def cut(line: str, columns: int) -> str:
+    """The line, or as much of it as the terminal has room for."""
+    if width(line) <= columns:
+        return line
+    line = line[:columns]
+    while width(line) > columns - 1:
+        line = line[:-1]
+    return line + "…"
+
+
+def wrapped(label: str, value: str, columns: int, broad: int) -> list[str]:
+    """Text beside its label, which takes `broad` columns, in lines of `columns`. A single word that is longer stays whole.
+
+    Chinese breaks between any two characters, but not before a mark that closes and behind one that opens.
+    """
+    chunks: list[str] = []
+    for unit in _UNITS.findall(value):
+        if chunks and not unit.isspace() and (unit[0] in _CLOSES or chunks[-1][-1] in _OPENS) and not chunks[-1].isspace():
+            chunks[-1] += unit
+        else:
+            chunks.append(unit)
+    lines, line, room = [], "", columns - broad
+    used = 0
+    for chunk in chunks:
+        size = 1 if chunk.isspace() else width(chunk)
+        if used + size > room and line:
+            lines.append(line.rstrip())
+            line, used = "", 0
+        if line or not chunk.isspace():
+            line, used = line + (" " if chunk.isspace() else chunk), used + size
+    lines.append(line.rstrip())
+    heads = [label + " " * (broad - width(label)), *[" " * broad] * (len(lines) - 1)]
+    return [head + text for head, text in zip(heads, lines, strict=True)]
 
 
 def summary(result: RunResult, language: Lang) -> str:
