@@ -132,7 +132,8 @@ PASTED = [  # texts of the guide's chapter 9, and as docker, kubelet and the API
 @pytest.mark.parametrize(("text", "code"), PASTED, ids=range(len(PASTED)))
 def test_pasted_errors(text: str, code: str) -> None:
     best = [each.entry.id for each in explain(text).best]
-    assert best == ([code, "reference-invalid"] if code == "page-format" else [code])  # our own message begins with the page's words
+    # A message of ours begins with the page's words.
+    assert best == ([code, "reference-invalid"] if code == "page-format" else [code])
     told = json.loads(run("-", "--format", "json", stdin=text)[1])
     assert told["matches"][0]["id"] == code and told["nearest"] == []
 

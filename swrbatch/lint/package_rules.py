@@ -158,10 +158,8 @@ _CACHES: Final = {
 
 
 def _spared(step: Step, family: str, words: tuple[str, ...]) -> bool:
-    """Whether the cache lies on a mount, or none is kept (apk add without --no-cache keeps no packages, only the index)."""
-    if family == "apk" and (
-        "--no-cache" in words or ("-U" not in words and "--update-cache" not in words and not _apk_updates(step))
-    ):
+    """Whether the cache lies on a mount, or none is kept (apk add without --no-cache keeps the index of packages)."""
+    if family == "apk" and "--no-cache" in words:
         return True
     for flag in step.instruction.flags:
         fields = dict(part.partition("=")[::2] for part in (flag.value or "").split(","))
@@ -169,10 +167,6 @@ def _spared(step: Step, family: str, words: tuple[str, ...]) -> bool:
         if flag.name == "mount" and fields.get("type") in ("cache", "tmpfs") and target.rstrip("/").startswith(_CACHES[family]):
             return True
     return False
-
-
-def _apk_updates(step: Step) -> bool:
-    return any(call.verb == "update" for call in package_calls(step.commands) if call.family == "apk")
 
 
 @rule(
