@@ -37,6 +37,7 @@ ORDER = [
     "ledger",
     "results",
     "tables",
+    "duck",
     "store",
     "blobs",
     "destination",
