@@ -218,7 +218,7 @@ CONTENTS = st.integers(0, 3).map(lambda number: bytes([number]) * (number + 1) *
 LAYERS = st.lists(st.dictionaries(NAMES, CONTENTS, max_size=3), min_size=1, max_size=5)
 
 
-@settings(max_examples=40)
+@settings(max_examples=40, deadline=None)
 @given(st.data(), LAYERS)
 def test_counts_are_those_of_the_definition(data: st.DataObject, contents: list[dict[str, bytes]]) -> None:
     layers = [Layer.of({**files, f"only{at}": bytes([at + 100])}) for at, files in enumerate(contents)]

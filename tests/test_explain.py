@@ -17,7 +17,7 @@ from typer.testing import CliRunner
 from conftest import ROOT
 from swrbatch.audit.findings import MEANINGS
 from swrbatch.cli import app
-from swrbatch.cli.text import width
+from swrbatch.cli.text import fitted, width, wrapped
 from swrbatch.errors import CODES, issue
 from swrbatch.explain import match
 from swrbatch.explain.entries import Entry, entries
@@ -272,3 +272,34 @@ def test_lines_fit_the_terminal(columns: int, language: str) -> None:
 
 def test_entries_are_values() -> None:
     assert all(isinstance(entry, Entry) and hash(entry) == hash(entry) for entry in entries())
+
+
+@pytest.mark.parametrize(
+    ("label", "text", "columns", "lines"),
+    [
+        ("  a", "one two three", 14, ["  a one two", "    three"]),
+        ("  a", "一二三四五，六", 14, ["  a 一二三四", "    五，六"]),
+        ("  a", "一二三四（五", 13, ["  a 一二三四", "    （五"]),
+        ("  image", "0123456789", 17, ["  image", "    0123456789"]),
+        ("  image", "x 0123456789012345678 y", 17, ["  image x", " " * 8 + "0123456789012345678", " " * 8 + "y"]),
+        ("  a", "", 14, ["  a "]),
+    ],
+)
+def test_wrapped(label: str, text: str, columns: int, lines: list[str]) -> None:
+    assert wrapped(label, text, columns, 8 if label == "  image" else 4) == lines
+
+
+@given(st.text("ab 一二，（", max_size=60), st.integers(12, 40))
+def test_wrapped_loses_nothing_and_fits(text: str, columns: int) -> None:
+    lines = wrapped("", text, columns, 0)
+    assert "".join(lines).replace(" ", "") == text.replace(" ", "")
+    assert all(
+        width(line) <= columns or len(re.findall(r"[ab]+|[一二]", line)) < 2 or "，" in line or "（" in line for line in lines
+    )
+
+
+def test_texts_are_broken_for_a_terminal_only(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "40")
+    assert fitted("word " * 20, "x") == ["  " + "word " * 20, "  x"]
+    monkeypatch.setattr("sys.stdout.isatty", lambda: True, raising=False)
+    assert fitted("word " * 20, "x")[1:] == ["  " + ("word " * 7).rstrip()] * 1 + ["  " + ("word " * 6).rstrip(), "  x"]

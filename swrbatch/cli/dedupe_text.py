@@ -10,7 +10,7 @@ from ..errors import printable
 from ..inspect.duplicates import FileSharing
 from ..inspect.sharing import Sharing
 from ..sizes import counted, format_size
-from .text import cut, table
+from .text import cut, fitted, table
 
 _SHOWN: Final = 20
 _LONG: Final = 2000
@@ -67,10 +67,11 @@ def to_text(sharing: Sharing, files: FileSharing | None, columns: int | None = N
     """Sums, shared layers and common bases; with files, the largest duplicates and candidates for a base."""
     columns = max(40, columns or shutil.get_terminal_size().columns)
     saved, every = format_size(sharing.saved_bytes), format_size(sharing.bytes)
-    parts = [
+    told = (
         f"{counted(sharing.images, 'image')}, {counted(sharing.layers, 'layer')} of which {sharing.distinct_layers} distinct: "
         f"{saved} of {every} saved by storing each once"
-    ]
+    )
+    parts = ["\n".join(fitted(told, indent=""))]
     if sharing.shared:
         rows = [
             (str(each.diff_id)[7:19], format_size(each.size), str(len(each.images)), format_size(each.saved_bytes))
@@ -86,10 +87,11 @@ def to_text(sharing: Sharing, files: FileSharing | None, columns: int | None = N
 
 def _file_parts(files: FileSharing, columns: int) -> Iterator[str]:
     saved, every = format_size(files.duplicate_bytes), format_size(files.bytes)
-    yield (
+    told = (
         f"{counted(files.files, 'file')} in the distinct layers, of which {files.distinct_files} distinct: "
         f"{saved} of {every} would be saved by storing each once"
     )
+    yield "\n".join(fitted(told, indent=""))
     if files.largest:
         head = ("duplicate", "copies", "layers", "images", "would save", "file")
         rows = [

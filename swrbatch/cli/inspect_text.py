@@ -195,10 +195,10 @@ def _layer_lines(image: InspectedImage, columns: int) -> Iterator[str]:
     for line, layer in zip(lines[1:], image.layers, strict=True):
         yield line
         step = "(history and layers do not agree)" if layer.step is None else " ".join(printable(layer.step, _LONG).split())
-        yield cut(f"  step    {step}", columns)
-        yield f"  diff_id {layer.diff_id}"
+        yield cut(f" step    {step}", columns)
+        yield from wrapped(" diff_id", str(layer.diff_id), columns, 9)  # 80 columns with its digest
         if layer.digest not in (None, layer.diff_id):
-            yield f"  digest  {layer.digest}"
+            yield from wrapped(" digest", str(layer.digest), columns, 9)
         if layer.changes.dangling:
             yield f"  {counted(layer.changes.dangling, 'hard link')} to nothing"
         yield from (f"    {_MARKS[f.action]} {format_size(f.size):>10} {printable(f.path, _LONG)}" for f in layer.changes.files)

@@ -9,7 +9,7 @@ import typer
 
 from ..errors import ExitCode, Lang, UsageError, printable
 from .options import LangOption, Language, Severity, exits, lang, show
-from .text import way_out, word
+from .text import fitted, way_out, word
 
 if TYPE_CHECKING:
     from ..lint.rule import Finding
@@ -83,7 +83,7 @@ def _text(files: list[str], findings: list[Finding], language: Lang, known: int)
     lines = []
     for one in findings:
         lines.append(f"{printable(one.path)}:{one.line}: {word(one.level.value, language)} {one.rule}")
-        lines += [f"  {one.text(language)}", f"  {way_out(one, language)}"]
+        lines += fitted(one.text(language), way_out(one, language))
     counts = [(level, sum(one.level.value == level for one in findings)) for level in ("error", "warning", "info")]
     told = ", ".join(f"{word(level, language)} {count}" for level, count in counts)
     left_out = f", {word('known', language)} {known}" if known else ""

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+import shutil
+import sys
 import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Sequence
@@ -73,6 +75,7 @@ _ZH = {
 _UNITS = re.compile(
     r"\s+|[\u2e80-\u9fff\uac00-\ud7a3\uf900-\ufaff\uff00-\uffef]|[^\s\u2e80-\u9fff\uac00-\ud7a3\uf900-\ufaff\uff00-\uffef]+"
 )
+_BELOW = 4  # how far a text is set in below its label
 _CLOSES, _OPENS = "，。；：！？、）》」』”’", "（《「『“‘"
 
 
@@ -105,7 +108,8 @@ def cut(line: str, columns: int) -> str:
 
 
 def wrapped(label: str, value: str, columns: int, broad: int) -> list[str]:
-    """Text beside its label, which takes `broad` columns, in lines of `columns`. A single word that is longer stays whole.
+    """Text beside its label, which takes `broad` columns, in lines of `columns`. A word for which that is too narrow (a digest)
+    sends all of the text below the label; one that is longer than a line stays whole.
 
     Chinese breaks between any two characters, but not before a mark that closes and behind one that opens.
     """
@@ -115,18 +119,31 @@ def wrapped(label: str, value: str, columns: int, broad: int) -> list[str]:
             chunks[-1] += unit
         else:
             chunks.append(unit)
-    lines, line, room = [], "", columns - broad
-    used = 0
+    longest = max(map(width, chunks), default=0)
+    if columns - broad < longest <= columns - _BELOW and broad > _BELOW:
+        return [label, *_lines(chunks, columns - _BELOW, " " * _BELOW)]
+    first, *more = _lines(chunks, columns - broad, " " * broad)
+    return [label + " " * (broad - width(label)) + first.lstrip(), *more]
+
+
+def _lines(chunks: Iterable[str], room: int, indent: str) -> list[str]:
+    lines, line, used = [], "", 0
     for chunk in chunks:
         size = 1 if chunk.isspace() else width(chunk)
         if used + size > room and line:
-            lines.append(line.rstrip())
+            lines.append(indent + line.rstrip())
             line, used = "", 0
         if line or not chunk.isspace():
             line, used = line + (" " if chunk.isspace() else chunk), used + size
-    lines.append(line.rstrip())
-    heads = [label + " " * (broad - width(label)), *[" " * broad] * (len(lines) - 1)]
-    return [head + text for head, text in zip(heads, lines, strict=True)]
+    return [*lines, indent + line.rstrip()]
+
+
+def fitted(*texts: str, indent: str = "  ") -> list[str]:
+    """Texts set in, broken where the lines of the terminal end; whole where results go to a program or a file."""
+    if not sys.stdout.isatty():
+        return [indent + text for text in texts]
+    columns = max(40, shutil.get_terminal_size().columns)
+    return [line for text in texts for line in wrapped(indent, text, columns, len(indent))]
 
 
 def summary(result: RunResult, language: Lang) -> str:
@@ -163,7 +180,8 @@ def _rejections(result: RunResult, language: Lang) -> str:
     for row in result.issues:
         if row.severity == "error":
             lines += issue_lines(row, language)
-    return "\n".join(lines)
+    more = "更多说明：swrbatch explain 代码" if language == "zh" else "more of each: swrbatch explain CODE"
+    return "\n".join([*lines, more]) if lines else ""
 
 
 def way_out(found: Issue | Finding, language: Lang) -> str:
@@ -184,8 +202,7 @@ def issue_lines(row: IssueRow | Issue, language: Lang) -> list[str]:
     colon = "：" if language == "zh" else ": "
     return [
         f"{word(row.severity, language)} {row.code} {printable(row.archive)}{place}",
-        f"  {message}",
-        f"  {word('way out', language)}{colon}{way_out}",
+        *fitted(message, f"{word('way out', language)}{colon}{way_out}"),
     ]
 
 
