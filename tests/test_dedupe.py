@@ -177,6 +177,23 @@ def test_a_damaged_layer_costs_its_image_only(tmp_path: Path) -> None:
     assert told["files"]["files"] == 6  # what was read for the refused image alone does not count
 
 
+HOSTILE = {
+    "path-escape": TarBuilder().member("a/../../etc/passwd", b"x").end().getvalue(),
+    "metadata-too-large": TarBuilder().member("a/" * 3000 + "b", b"x").end().getvalue(),
+    "archive-corrupt": b"PK\x03\x04" + bytes(3000),
+    "archive-truncated": TarBuilder().member("a", b"x", size=1 << 40).getvalue(),
+}
+
+
+@pytest.mark.parametrize("code", HOSTILE)
+def test_hostile_layers_are_located(tmp_path: Path, code: str) -> None:
+    bad = Image(layers=(BASE, Layer(HOSTILE[code])), tags=(f"{HOST}/bad:v1",))
+    (tmp_path / "a.tar").write_bytes(docker_legacy(bad, FILED[2]))
+    status, out, err = run(tmp_path / "a.tar", "--files", "--format", "json")
+    assert status == 1 and f"error {code} " in err and "layer 1 (" in err and "way out" in err
+    assert json.loads(out)["images"] == 1 and json.loads(out)["files"]["files"] == 3
+
+
 def test_the_report(tmp_path: Path) -> None:
     (tmp_path / "a.tar").write_bytes(docker_legacy(*FILED))
     assert run(tmp_path / "a.tar", "--files", "--report", tmp_path / "report")[0] == 0

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Iterator, Sequence
 from typing import Any, Final
 
@@ -10,7 +9,7 @@ from ..errors import printable
 from ..inspect.duplicates import FileSharing
 from ..inspect.sharing import Sharing
 from ..sizes import counted, format_size
-from .text import cut, fitted, table
+from .text import fitted, rows_cut, table
 
 _SHOWN: Final = 20
 _LONG: Final = 2000
@@ -63,9 +62,8 @@ def _files_json(files: FileSharing) -> dict[str, Any]:
     }
 
 
-def to_text(sharing: Sharing, files: FileSharing | None, columns: int | None = None) -> str:
+def to_text(sharing: Sharing, files: FileSharing | None) -> str:
     """Sums, shared layers and common bases; with files, the largest duplicates and candidates for a base."""
-    columns = max(40, columns or shutil.get_terminal_size().columns)
     saved, every = format_size(sharing.saved_bytes), format_size(sharing.bytes)
     told = (
         f"{counted(sharing.images, 'image')}, {counted(sharing.layers, 'layer')} of which {sharing.distinct_layers} distinct: "
@@ -81,11 +79,11 @@ def to_text(sharing: Sharing, files: FileSharing | None, columns: int | None = N
     for each in sharing.bases[:_SHOWN]:
         head = f"common base of {counted(len(each.images), 'image')}: {counted(each.layers, 'layer')}, {format_size(each.size)}"
         parts.append(f"{head}, up to {str(each.top)[7:19]}\n{_names(each.images)}")
-    parts += _file_parts(files, columns) if files is not None else ()
+    parts += _file_parts(files) if files is not None else ()
     return "\n\n".join(parts)
 
 
-def _file_parts(files: FileSharing, columns: int) -> Iterator[str]:
+def _file_parts(files: FileSharing) -> Iterator[str]:
     saved, every = format_size(files.duplicate_bytes), format_size(files.bytes)
     told = (
         f"{counted(files.files, 'file')} in the distinct layers, of which {files.distinct_files} distinct: "
@@ -103,7 +101,7 @@ def _file_parts(files: FileSharing, columns: int) -> Iterator[str]:
             )
             for each in files.largest
         ]
-        yield "\n".join(cut(line, columns) for line in table(head, rows).split("\n"))
+        yield rows_cut(table(head, rows))
     for each in files.candidates:
         head_ = f"candidate for a common base of {counted(len(each.images), 'image')}: {counted(each.files, 'file')}"
         yield f"{head_}, {format_size(each.bytes)}, would save {format_size(each.saved_bytes)}\n{_names(each.images)}"

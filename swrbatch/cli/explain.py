@@ -12,7 +12,7 @@ import typer
 
 from ..errors import ExitCode, Lang, UsageError, printable
 from .options import Format, FormatOption, LangOption, Language, exits, lang, show
-from .text import cut, table, width, word, wrapped
+from .text import rows_cut, table, width, word, wrapped
 
 if TYPE_CHECKING:
     from ..explain.entries import Entry
@@ -112,7 +112,7 @@ def _as_it_stands(text: str) -> str:
 def _names(entries: list[Entry], language: Lang) -> list[str]:
     rows = [(entry.id, _meaning(entry, language)) for entry in entries]
     broad = max(len(name) for name, _ in rows)
-    return [cut(f"  {name:<{broad}}  {meaning}", _columns()) for name, meaning in rows]
+    return [rows_cut(f"  {name:<{broad}}  {meaning}") for name, meaning in rows]
 
 
 def _meaning(entry: Entry, language: Lang) -> str:
@@ -144,7 +144,7 @@ def _listing(entries: tuple[Entry, ...], format: Format, language: Lang) -> str:
         )
         for entry in entries
     ]
-    return "\n".join(cut(line, _columns()) for line in table(head, rows).split("\n"))
+    return rows_cut(table(head, rows))
 
 
 def _to_json(query: str, found: Explanation) -> dict[str, Any]:

@@ -138,12 +138,23 @@ def _lines(chunks: Iterable[str], room: int, indent: str) -> list[str]:
     return [*lines, indent + line.rstrip()]
 
 
+def terminal() -> int | None:
+    """Columns of the terminal that results go to; None where they go to a program or a file, which get their lines whole."""
+    return max(40, shutil.get_terminal_size().columns) if sys.stdout.isatty() else None
+
+
 def fitted(*texts: str, indent: str = "  ") -> list[str]:
-    """Texts set in, broken where the lines of the terminal end; whole where results go to a program or a file."""
-    if not sys.stdout.isatty():
+    """Texts set in, broken where the lines of a terminal end."""
+    columns = terminal()
+    if columns is None:
         return [indent + text for text in texts]
-    columns = max(40, shutil.get_terminal_size().columns)
     return [line for text in texts for line in wrapped(indent, text, columns, len(indent))]
+
+
+def rows_cut(lines: str) -> str:
+    """The lines of a table, each only as long as those of a terminal."""
+    columns = terminal()
+    return lines if columns is None else "\n".join(cut(line, columns) for line in lines.split("\n"))
 
 
 def summary(result: RunResult, language: Lang) -> str:

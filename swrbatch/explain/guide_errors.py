@@ -29,11 +29,11 @@ class GuideError:
 # Lines that begin with blanks are shown as they stand.
 _INSECURE: Final = (
     "CentOS, /etc/docker/daemon.json:\n"
-    '  {"insecure-registries": ["REGISTRY"]}\n'
+    '    {"insecure-registries": ["REGISTRY"]}\n'
     "Ubuntu, /etc/default/docker:\n"
-    '  DOCKER_OPTS="--insecure-registry REGISTRY"\n'
+    '    DOCKER_OPTS="--insecure-registry REGISTRY"\n'
     "EulerOS, /etc/sysconfig/docker:\n"
-    "  INSECURE_REGISTRY='--insecure-registry REGISTRY'\n"
+    "    INSECURE_REGISTRY='--insecure-registry REGISTRY'\n"
 )
 _LOGIN: Final = (
     "Get a login command again: the console's page My Images, Client Upload (a temporary one holds 24 hours), or a long-term one from "

@@ -53,7 +53,7 @@ def layers_of_archives(
 def _whole(image: ArchiveImage, diff_ids: Sequence[Digest], layers: ArchiveLayers, files: LayerFiles | None) -> ImageLayers:
     assert image.config is not None
     for position, (diff_id, layer) in enumerate(zip(diff_ids, image.layers, strict=True)):
-        if files is not None and diff_id not in files.layers:
+        if files is not None and diff_id not in files:
             try:
                 _read(layer, diff_id, layers, files)
             except ArchiveFault as e:
@@ -98,7 +98,7 @@ def layers_of_store(
 def _read_stored(store: Store, image: StoredImage, files: LayerFiles, cancel: Cancel) -> None:
     blobs = BlobReader(store, cancel)
     for position, (layer, diff_id) in enumerate(zip(image.manifest.layers, image.config.diff_ids, strict=True)):
-        if diff_id not in files.layers:
+        if diff_id not in files:
             try:
                 files.add_pieces(diff_id, blobs.content(layer, diff_id, image.name))
             except ArchiveFault as e:

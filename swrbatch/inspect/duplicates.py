@@ -130,8 +130,7 @@ class FileCounts:
 
         self._connection = connection
         self._names = [image.name for image in images]
-        numbers = files.layers
-        self._layers = [frozenset(numbers[diff_id] for diff_id, _ in image.layers) for image in images]
+        self._layers = [frozenset(files.number(diff_id) for diff_id, _ in image.layers) for image in images]
         uses = [(layer, at) for at, layers in enumerate(self._layers) for layer in layers]
         table = pa.table({name: pa.array([row[at] for row in uses], pa.int64()) for at, name in enumerate(("layer", "image"))})
         connection.register("uses", table)

@@ -84,10 +84,13 @@ class LayerFiles:
             self._writer.close()
         self._temporary.cleanup()
 
-    @property
-    def layers(self) -> dict[Digest, int]:
-        """The layers that were read, each with its number in the rows."""
-        return dict(self._read)
+    def __contains__(self, diff_id: Digest) -> bool:
+        """Whether the layer was read."""
+        return diff_id in self._read
+
+    def number(self, diff_id: Digest) -> int:
+        """The number of a layer that was read, in the rows."""
+        return self._read[diff_id]
 
     def add(self, diff_id: Digest, source: TarSource) -> None:
         """Read a layer that was not read before. Raises the issues of `TarReader` and path-escape; its rows do not count then."""
