@@ -44,6 +44,7 @@ ORDER = [
     "inspect",
     "login",
     "sources",
+    "lint",
     "staging",
     "prepare",
     "order",
@@ -55,7 +56,6 @@ ORDER = [
     "audit",
     "pipeline_file",
     "pipeline",
-    "lint",
     "cli",
 ]
 BANNED = ("utils", "helpers", "common", "core", "constants", "misc")

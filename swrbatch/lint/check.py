@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections import Counter
 from collections.abc import Sequence
 
@@ -10,8 +9,8 @@ from ..errors import printable
 from .build import Build, Context, plan_build
 from .catalog import IGNORE, IGNORE_FILE, RULES, named_in
 from .dockerfile import parse_dockerfile
-from .file_rules import secret_in_build
-from .rule import Finding, Hit, Rule
+from .file_rules import secret_pairs
+from .rule import Finding, Hit, Rule, fingerprint
 
 
 def lint_dockerfile(data: bytes, path: str, context: Context | None = None, rules: Sequence[Rule] = RULES) -> tuple[Finding, ...]:
@@ -21,10 +20,10 @@ def lint_dockerfile(data: bytes, path: str, context: Context | None = None, rule
     whole_file, ranges = _ignored(build)
     found = []
     for one in rules:
-        for place in one.check(build):
+        for place in one.check(build) if one.check is not None else ():
             if one.id not in whole_file and not any(one.id in names and a <= place.line <= b for a, b, names in ranges):
                 found.append((one, place))
-    secrets = [(place.line, place.end_line) for place in secret_in_build.check(build)]
+    secrets = [(instruction.line, instruction.end_line) for instruction, _ in secret_pairs(build)]
     found.sort(key=lambda pair: (pair[1].line, -pair[0].level.rank, pair[0].id))
     seen: Counter[tuple[str, str]] = Counter()
     findings = []
@@ -33,7 +32,7 @@ def lint_dockerfile(data: bytes, path: str, context: Context | None = None, rule
         if any(first <= place.line <= last for first, last in secrets):
             snippet = "***"  # whatever rule tells about the line, a secret's value goes nowhere
         seen[one.id, snippet] += 1
-        findings.append(_finding(one, place, path, snippet, seen[one.id, snippet]))
+        findings.append(finding_at(one, place, path, snippet, seen[one.id, snippet]))
     return tuple(findings)
 
 
@@ -51,10 +50,9 @@ def _ignored(build: Build) -> tuple[set[str], list[tuple[int, int, set[str]]]]:
     return whole, ranges
 
 
-def _finding(one: Rule, place: Hit, path: str, snippet: str, count: int) -> Finding:
+def finding_at(one: Rule, place: Hit, path: str, snippet: str, count: int) -> Finding:
+    """What a rule found in the lines of a file; `count` tells it from others of the rule with the same snippet."""
     params = dict(place.params)
-    # The fingerprint outlives edits elsewhere in the file: it holds the line's text, not its number.
-    told = "\0".join((one.id, path, snippet, str(count)))
     return Finding(
         rule=one.id,
         level=place.level or one.level,
@@ -67,5 +65,6 @@ def _finding(one: Rule, place: Hit, path: str, snippet: str, count: int) -> Find
         way_out_zh=one.way_out_zh.format_map(params),
         section=one.section,
         snippet=snippet,
-        fingerprint=hashlib.sha256(told.encode("utf-8", "replace")).hexdigest(),
+        # It outlives edits elsewhere in the file: it holds the line's text, not its number.
+        fingerprint=fingerprint(one.id, path, snippet, str(count)),
     )
