@@ -8,7 +8,7 @@ from types import MappingProxyType
 from typing import Final
 
 from ..errors import UsageError, printable
-from . import file_rules, image_rules, package_rules, run_rules
+from . import content_rules, file_rules, image_rules, package_rules, program_rules, run_rules
 from .build import Build
 from .rule import Hit, ImageForm, Level, Rule, rule
 
@@ -64,8 +64,15 @@ RULES: Final[tuple[Rule, ...]] = (
     unknown_ignore,
     *sorted(
         _with_forms(
-            (*run_rules.RULES, *package_rules.RULES, *file_rules.RULES, *image_rules.RULES),
-            image_rules.FORMS,
+            (
+                *run_rules.RULES,
+                *package_rules.RULES,
+                *file_rules.RULES,
+                *image_rules.RULES,
+                *content_rules.RULES,
+                *program_rules.RULES,
+            ),
+            (*image_rules.FORMS, *content_rules.FORMS, *program_rules.FORMS),
         ),
         key=lambda one: one.practice or 99,
     ),

@@ -69,7 +69,7 @@ def _of_a_service(of: Rule, place: str) -> ImageForm:
 
 
 SAME: Final = (
-    _same(run_rules.background_process), _same(package_rules.several_services), _same(package_rules.package_upgrade),
+    _same(package_rules.several_services), _same(package_rules.package_upgrade),
     _same(package_rules.update_alone), _same(package_rules.mixed_frequency), _same(package_rules.consecutive_runs), _same(run_rules.run_cd),
     _same(run_rules.shell_form), _same(run_rules.entrypoint_hides_command), _same(file_rules.add_url), _same(file_rules.copy_before_install),
     _same(file_rules.ssh_port), _same(file_rules.maintainer), _of_a_service(run_rules.no_command, "config.Cmd"),
