@@ -8,6 +8,7 @@ from collections import defaultdict
 from collections.abc import Iterator
 from typing import Final
 
+from ..sizes import counted
 from . import file_rules, package_rules
 from .images import DISTRIBUTIONS
 from .packages import bare, installs, package_calls
@@ -54,7 +55,7 @@ def _left_behind(view: ImageView, layer: int, where: str, found: list[tuple[str,
     state, state_zh = _state(view, layer, [path for path, _ in found])
     return image_hit(
         posixpath.dirname(found[0][0]), layer=layer, size=size, level=Level.WARNING if own and size >= WORTH else Level.INFO,
-        guess=not view.is_own(layer), where=where, bytes=size, count=len(found), state=state, state_zh=state_zh, cleanup=clean,
+        guess=not view.is_own(layer), where=where, bytes=size, count=len(found), files=counted(len(found), "file"), state=state, state_zh=state_zh, cleanup=clean,
     )  # fmt: skip
 
 
@@ -65,7 +66,7 @@ def _layers(view: ImageView) -> range:
 
 @image_form(
     package_rules.package_leftovers,
-    message=("{count} files of {where} are left in a layer, {bytes} bytes ({state})", "镜像层中留有{where}的{count}个文件，共{bytes}字节（{state_zh}）"),
+    message=("{files} of {where} left in a layer, {bytes} bytes ({state})", "镜像层中留有{where}的{count}个文件，共{bytes}字节（{state_zh}）"),
     way_out=("clean up in the RUN that makes them: {cleanup}", "在产生这些文件的同一条RUN指令中清理：{cleanup}"),
 )  # fmt: skip
 def package_leftovers(view: ImageView) -> Iterator[ImageHit]:
@@ -81,7 +82,7 @@ def package_leftovers(view: ImageView) -> Iterator[ImageHit]:
 
 @image_form(
     package_rules.pip_cache,
-    message=("{count} files of pip's cache are left in a layer, {bytes} bytes ({state})", "镜像层中留有pip缓存的{count}个文件，共{bytes}字节（{state_zh}）"),
+    message=("{files} of pip's cache left in a layer, {bytes} bytes ({state})", "镜像层中留有pip缓存的{count}个文件，共{bytes}字节（{state_zh}）"),
 )  # fmt: skip
 def pip_cache(view: ImageView) -> Iterator[ImageHit]:
     for layer in _layers(view):
@@ -92,7 +93,7 @@ def pip_cache(view: ImageView) -> Iterator[ImageHit]:
 
 @image_rule(
     "wasted-files", 3, Level.WARNING,
-    ("{count} files of lower layers are deleted or replaced here and stay in the image: {bytes} bytes, {largest} of them {path}",
+    ("{files} of lower layers deleted or replaced here, still in the image: {bytes} bytes, {largest} of them {path}",
      "下层的{count}个文件在此层被删除或替换，但仍占用镜像空间：共{bytes}字节，其中{path}占{largest}字节"),
     ("add, change and delete a file in one RUN; use a stage of its own for what only the build needs",
      "在同一条RUN指令中添加、修改和删除文件；仅构建需要的文件放在单独的构建阶段"),
@@ -112,7 +113,17 @@ def wasted_files(view: ImageView) -> Iterator[ImageHit]:
         largest, path, _ = max(losses, key=lambda each: (each[0], each[1]))
         own = sum(each for each, _, since in losses if view.is_own(since))
         level = Level.WARNING if own >= WORTH and view.base.kind != "unknown" else Level.INFO
-        yield image_hit(path, layer=layer, size=size, level=level, count=len(losses), bytes=size, largest=largest, path=path)
+        yield image_hit(
+            path,
+            layer=layer,
+            size=size,
+            level=level,
+            count=len(losses),
+            files=counted(len(losses), "file"),
+            bytes=size,
+            largest=largest,
+            path=path,
+        )
 
 
 @image_rule(
@@ -182,7 +193,7 @@ _BUILD_FILE: Final = re.compile(r"(.*/)?(Dockerfile|Containerfile|docker-compose
 
 @image_form(
     file_rules.missing_dockerignore,
-    message=("{path} of the build context lies in the image ({count} files, {bytes} bytes)", "镜像中包含构建目录的{path}（{count}个文件，共{bytes}字节）"),
+    message=("{path} of the build context lies in the image ({files}, {bytes} bytes)", "镜像中包含构建目录的{path}（{count}个文件，共{bytes}字节）"),
     way_out=("exclude it with a line in .dockerignore: {line}", "在.dockerignore中排除：{line}"),
 )  # fmt: skip
 def missing_dockerignore(view: ImageView) -> Iterator[ImageHit]:
@@ -203,7 +214,16 @@ def missing_dockerignore(view: ImageView) -> Iterator[ImageHit]:
             # A .git that a RUN cloned has no HEAD of the build context: only what a COPY brought counts.
             if not path.endswith(".git") or _made_by_copy(view, layer):
                 line = posixpath.basename(path) + ("/" if path.endswith(".git") else "")
-                yield image_hit(path, layer=layer, size=sum(sizes), path=path, count=len(sizes), bytes=sum(sizes), line=line)
+                yield image_hit(
+                    path,
+                    layer=layer,
+                    size=sum(sizes),
+                    path=path,
+                    count=len(sizes),
+                    files=counted(len(sizes), "file"),
+                    bytes=sum(sizes),
+                    line=line,
+                )
 
 
 def _made_by_copy(view: ImageView, layer: int) -> bool:
@@ -223,7 +243,7 @@ def _is_copied_folder(view: ImageView, layer: int, folder: str) -> bool:
 
 @image_form(
     file_rules.write_below_volume, Level.WARNING,
-    message=("{count} files lie below the volume {volume}, which was declared before ({bytes} bytes): a mount hides them",
+    message=("{files} below the volume {volume}, which was declared before ({bytes} bytes): a mount hides them",
              "{count}个文件位于之前声明的数据卷{volume}之下（共{bytes}字节）：挂载后不可见"),
 )  # fmt: skip
 def write_below_volume(view: ImageView) -> Iterator[ImageHit]:
@@ -238,7 +258,14 @@ def write_below_volume(view: ImageView) -> Iterator[ImageHit]:
             if sizes:
                 size = sum(sizes)
                 yield image_hit(
-                    volume, layer=step.layer, size=size, volume=f"/{volume}", count=len(sizes), bytes=size, path=volume
+                    volume,
+                    layer=step.layer,
+                    size=size,
+                    volume=f"/{volume}",
+                    count=len(sizes),
+                    files=counted(len(sizes), "file"),
+                    bytes=size,
+                    path=volume,
                 )
 
 

@@ -39,8 +39,8 @@ def _in_shell(place: str, what: str, shell: str, text: str) -> Iterator[_Started
     """The shell, and what a command in it starts first, where that can be told without running it."""
     yield _Started(place, what, shell)
     commands = commands_of(text)
-    if not commands:
-        return
+    if not commands or ("||" in text and any(one.name not in _BUILTINS for one in commands[1:])):
+        return  # another program may take over
     first, word = commands[0], next(iter(words_of(text.partition("\n")[0]) or ("",)))
     if first.wrapped == ("exec",):
         word = next(iter(words_of(text.strip().removeprefix("exec"))), "")

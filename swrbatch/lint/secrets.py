@@ -98,14 +98,15 @@ def bytes_wanted(path: str, size: int) -> int:
 def secret_in(path: str, data: bytes) -> SecretFile | None:
     """The secret in a file, of which the first bytes are given; None if there is none."""
     public = _PUBLIC_FOLDERS.search(path) is not None
-    key = _KEY_FILE.match(data) or (_KEY_INSIDE.search(data) if len(data) > _HEAD else None)
+    whole = bytes_wanted(path, LOOKED_AT) == LOOKED_AT
+    key = _KEY_FILE.match(data) or (_KEY_INSIDE.search(data) if whole else None)
     if key is not None:
         encrypted = b"ENCRYPTED" in key["kind"] or b"Proc-Type: 4,ENCRYPTED" in data
         return SecretFile(path, "a private key", "私钥", public, encrypted)
     for end, what, what_zh, pattern in _CREDENTIALS:
         if f"/{path}".endswith(end) and pattern.search(data):
             return SecretFile(path, what, what_zh, public)
-    if len(data) <= _HEAD and not _ENV_FILE.fullmatch(posixpath.basename(path)):
+    if not whole:
         return None
     if _ENV_FILE.fullmatch(posixpath.basename(path)):
         names = list(dict.fromkeys(_env_secrets(data)))

@@ -80,7 +80,7 @@ def guess_base(history: History) -> Base:
 
     Without one, a first layer that adds a whole root file system is it.
     """
-    if not history.fits or not history.steps:
+    if not history.fits or not history.layers:
         return Base(kind="unknown")
     last = max((step.position for step in history.steps if step.layer is not None), default=-1)
     made = 0
