@@ -60,6 +60,10 @@ def lint(
     baseline: Annotated[
         str | None, typer.Option("--baseline", metavar="FILE", help="Leave out what an earlier --format json told.")
     ] = None,
+    registry: Annotated[
+        list[str] | None,
+        typer.Option("--registry", metavar="HOST", help="Registries whose images need a login in workloads; globs, repeatable."),
+    ] = None,
     date: Annotated[
         str | None, typer.Option("--date", metavar="YYYY-MM-DD", help="The day that ends of life are compared with (today).")
     ] = None,
@@ -80,7 +84,7 @@ def lint(
         if not targets:
             raise UsageError("name a Dockerfile, an archive, a manifest or a folder, or an image of a store")
         known = read_baseline(baseline) if baseline is not None else frozenset()
-        options = _options(rules, date)
+        options = _options(rules, date, tuple(registry or ()) or _registry_of(store))
     with exits(lang(lang_)), cancelled_by_signals() as cancel:
         result = _lint(targets, options, store, (user, account), cancel)
         findings = [one for one in result.findings if one.fingerprint not in known]
@@ -92,17 +96,29 @@ def lint(
         raise typer.Exit(int(ExitCode.REJECTED))
 
 
-def _options(rules: str | None, date: str | None) -> LintOptions:
+def _options(rules: str | None, date: str | None, registries: tuple[str, ...]) -> LintOptions:
     import datetime
 
     from ..lint.catalog import select_rules
     from ..lint.targets import LintOptions
+    from ..lint.workload_rules import HOSTS
 
     try:
         today = datetime.date.fromisoformat(date) if date is not None else datetime.datetime.now(datetime.UTC).date()
     except ValueError as e:
         raise UsageError(f"--date {printable(date)} is no day: write YYYY-MM-DD") from e
-    return LintOptions(rules=select_rules(rules), today=today)
+    return LintOptions(rules=select_rules(rules), today=today, registries=registries or HOSTS)
+
+
+def _registry_of(store: str | None) -> tuple[str, ...]:
+    """The registry of the store that is named; none where no store is, or it has not got one yet."""
+    if store is None:
+        return ()
+    from ..store import Store
+
+    with Store(store_path(store)) as opened:
+        registry = opened.settings().get("registry")
+    return (registry,) if registry else ()
 
 
 def _lint(

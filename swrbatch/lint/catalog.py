@@ -8,7 +8,7 @@ from types import MappingProxyType
 from typing import Final
 
 from ..errors import UsageError, printable
-from . import content_rules, file_rules, image_rules, package_rules, program_rules, run_rules
+from . import content_rules, file_rules, image_rules, package_rules, program_rules, run_rules, workload_rules
 from .build import Build
 from .rule import Hit, ImageForm, Level, Rule, rule
 
@@ -76,6 +76,7 @@ RULES: Final[tuple[Rule, ...]] = (
         ),
         key=lambda one: one.practice or 99,
     ),
+    *workload_rules.RULES,
 )
 BY_ID: Final[Mapping[str, Rule]] = MappingProxyType({one.id: one for one in RULES})
 

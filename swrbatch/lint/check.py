@@ -1,9 +1,9 @@
-"""Lint one Dockerfile: bytes and a build context in, findings out. Nothing is read here."""
+"""Lint a Dockerfile or manifests: what was read goes in, findings come out. Nothing is read here."""
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from ..errors import printable
 from .build import Build, Context, plan_build
@@ -11,6 +11,7 @@ from .catalog import IGNORE, IGNORE_FILE, RULES, named_in
 from .dockerfile import parse_dockerfile
 from .file_rules import secret_pairs
 from .rule import Finding, Hit, Rule, fingerprint
+from .workload import WorkloadFile
 
 
 def lint_dockerfile(data: bytes, path: str, context: Context | None = None, rules: Sequence[Rule] = RULES) -> tuple[Finding, ...]:
@@ -33,6 +34,27 @@ def lint_dockerfile(data: bytes, path: str, context: Context | None = None, rule
             snippet = "***"  # whatever rule tells about the line, a secret's value goes nowhere
         seen[one.id, snippet] += 1
         findings.append(finding_at(one, place, path, snippet, seen[one.id, snippet]))
+    return tuple(findings)
+
+
+def lint_workloads(files: Iterable[WorkloadFile], rules: Sequence[Rule] = RULES) -> tuple[Finding, ...]:
+    """The findings of files of manifests, file by file, ordered by line. A comment on the line or above it takes one back."""
+    findings = []
+    for file in files:
+        lines = file.text.split("\n")
+        whole = {name for line in lines for name in named_in(line.strip().lstrip("# "), IGNORE_FILE)}
+        found = []
+        for one in rules:
+            for place in one.workload(file) if one.workload is not None else ():
+                around = (line.partition("#")[2].strip() for line in lines[max(0, place.line - 2) : place.line])
+                if one.id not in whole and not any(one.id in named_in(text, IGNORE) for text in around):
+                    found.append((one, place))
+        found.sort(key=lambda pair: (pair[1].line, -pair[0].level.rank, pair[0].id))
+        seen: Counter[tuple[str, str]] = Counter()
+        for one, place in found:
+            snippet = printable(lines[place.line - 1].strip(), 160) if place.line <= len(lines) else ""
+            seen[one.id, snippet] += 1
+            findings.append(finding_at(one, place, file.path, snippet, seen[one.id, snippet]))
     return tuple(findings)
 
 

@@ -22,7 +22,7 @@ from .dockerfile import MAX_BYTES
 Kind = Literal["dockerfile", "archive", "workload"]
 _NAME: Final = re.compile(r"(?:Dockerfile|Containerfile)(?:[.-].+)?|.+\.(?:Dockerfile|Containerfile)", re.IGNORECASE)
 _FROM: Final = re.compile(rb"^[ \t]*FROM[ \t]", re.IGNORECASE | re.MULTILINE)
-_POD: Final = rb"(?:Pod|Deployment|StatefulSet|DaemonSet|ReplicaSet|Job|CronJob|\w*List)"
+_POD: Final = rb"(?:Pod|Deployment|StatefulSet|DaemonSet|ReplicaSet|Job|CronJob|ServiceAccount|\w*List)"
 _WORKLOAD: Final = re.compile(rb"^[ \t{,-]*[\"']?kind[\"']?[ \t]*:[ \t]*[\"']?" + _POD + rb"\b", re.MULTILINE)
 _SCRIPT_BYTES: Final = 1 << 18
 
@@ -87,13 +87,13 @@ def _walk(folder: str) -> Iterator[str]:
                 yield path
 
 
-def read_start(path: str) -> bytes:
-    """The first bytes of a file, one more than a Dockerfile may have at most. UsageError if it cannot be read."""
+def read_start(path: str, size: int = MAX_BYTES + 1) -> bytes:
+    """The first bytes of a file (one more than a Dockerfile may have at most). UsageError if it cannot be read."""
     try:
         if not stat.S_ISREG(os.stat(path).st_mode):
             raise UsageError(f"{printable(path)} is no regular file")
         with open(path, "rb") as file:
-            return file.read(MAX_BYTES + 1)
+            return file.read(size)
     except OSError as e:
         raise UsageError(f"{printable(path)} cannot be read: {e.strerror}") from e
 

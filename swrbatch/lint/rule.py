@@ -19,7 +19,7 @@ from .instructions import Instruction
 
 if TYPE_CHECKING:
     from .view import ImageView
-    from .workload import WorkloadFile  # type: ignore[import-not-found,unused-ignore]
+    from .workload import WorkloadFile
 
 
 class Level(enum.StrEnum):

@@ -10,12 +10,15 @@ from typing import Final
 from ..cts import Actor, new_run_id
 from ..digest import Cancel
 from ..errors import Issue, has_errors
+from ..manifests import MAX_FILE
 from ..store import Store, now_ms
 from .batch import LintedImages, lint_archives, lint_stored
 from .catalog import RULES
-from .check import lint_dockerfile
+from .check import lint_dockerfile, lint_workloads
 from .files import LintFile, context_of, lint_files, read_start
 from .rule import Finding, Rule
+from .workload import parse_workloads, with_surroundings
+from .workload_rules import HOSTS
 
 # What a search met that only looks like an archive of images is passed over.
 _NO_IMAGES: Final = ("not-a-tar", "manifest-missing", "filesystem-export", "oci-archive", "archive-empty", "compressed-twice")
@@ -23,10 +26,11 @@ _NO_IMAGES: Final = ("not-a-tar", "manifest-missing", "filesystem-export", "oci-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LintOptions:
-    """What is asked for: the rules, and the day that ends of life are compared with."""
+    """What is asked for: the rules, the day that ends of life are compared with, the registries (globs) of workloads."""
 
     rules: Sequence[Rule] = RULES
     today: datetime.date
+    registries: tuple[str, ...] = HOSTS
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -77,6 +81,10 @@ def lint_paths(paths: Sequence[str], options: LintOptions, cancel: Cancel) -> Li
         if file.kind == "dockerfile":
             done.files.append(file.path)
             done.findings += lint_dockerfile(read_start(file.path), file.path, context_of(file.path), options.rules)
+    manifests = [file.path for file in found if file.kind == "workload"]
+    parsed = [parse_workloads(read_start(path, MAX_FILE + 1), path) for path in manifests]
+    done.files += manifests
+    done.findings += lint_workloads(with_surroundings(parsed, options.registries), options.rules)
     _archives([file for file in found if file.kind == "archive"], options, cancel, done)
     return done.result()
 
