@@ -45,6 +45,7 @@ ORDER = [
     "inspect",
     "login",
     "sources",
+    "lint",
     "staging",
     "prepare",
     "order",
@@ -56,7 +57,6 @@ ORDER = [
     "audit",
     "pipeline_file",
     "pipeline",
-    "lint",
     "explain",
     "cli",
 ]

@@ -54,6 +54,8 @@ _ZH = {
     "info": "提示",
     "files": "文件",
     "known": "已知",
+    "images": "镜像",
+    "forms": "适用对象",
     "rule": "规则",
     "level": "级别",
     "practice": "实践",

@@ -16,7 +16,7 @@ from ..compression import Compression, CorruptData, decompress
 from ..digest import Cancel
 from ..errors import ArchiveFault, fault
 from ..layers import Budget, LayerSource
-from ..tar import Member, PlainSource, TarBounds, TarReader, TarSource
+from ..tar import Look, Member, PlainSource, TarBounds, TarReader, TarSource
 from .tree import MAX_NODES
 
 MAX_LAYER_NAMES: Final = 128 << 20
@@ -73,18 +73,18 @@ def _bad_start(header: bytes) -> ArchiveFault:
     return fault("archive-corrupt", detail=f"the layer is no tar but {what}")
 
 
-def tar_reader(source: TarSource, cancel: Cancel) -> TarReader:
+def tar_reader(source: TarSource, cancel: Cancel, look: Look | None = None) -> TarReader:
     """The members of a layer, within the bounds of one."""
-    return TarReader(source, TarBounds(members=MAX_NODES, names=MAX_LAYER_NAMES), _bad_start, cancel)
+    return TarReader(source, TarBounds(members=MAX_NODES, names=MAX_LAYER_NAMES), _bad_start, cancel, look)
 
 
-def walk_pieces(pieces: Iterator[bytes], cancel: Cancel) -> LayerWalk:
+def walk_pieces(pieces: Iterator[bytes], cancel: Cancel, look: Look | None = None) -> LayerWalk:
     """The members of a layer whose tar comes in pieces. They are read to their end, whatever lies behind the tar's own."""
     walk = LayerWalk(iter(()))
 
     def members() -> Iterator[Member]:
         source = PieceSource(pieces)
-        yield from tar_reader(source, cancel)
+        yield from tar_reader(source, cancel, look)
         walk.bytes = source.drain()
 
     walk.members = members()
@@ -106,15 +106,18 @@ class ArchiveLayers:
     _known: dict[LayerSource, tuple[list[Member], int]] = field(default_factory=dict)
     _room: int = _REMEMBERED
 
-    def walk(self, layer: LayerSource) -> LayerWalk:
-        """The members of a layer. As they are taken: the issues of `TarReader`, layer-corrupt, decompressed-too-large."""
+    def walk(self, layer: LayerSource, look: Look | None = None) -> LayerWalk:
+        """The members of a layer; `look` sees the data of those that are read now.
+
+        As they are taken: the issues of `TarReader`, layer-corrupt, decompressed-too-large.
+        """
         if layer in self._known:
             members, size = self._known[layer]
             return LayerWalk(iter(members), size)
         if layer.compression is Compression.NONE:
-            walk = LayerWalk(iter(tar_reader(PlainSource(layer.extent), self.cancel)), layer.extent.size)
+            walk = LayerWalk(iter(tar_reader(PlainSource(layer.extent), self.cancel, look)), layer.extent.size)
         else:
-            walk = walk_pieces(self.content(layer), self.cancel)
+            walk = walk_pieces(self.content(layer), self.cancel, look)
         if layer in self.shared:
             walk.members = self._remember(layer, walk, walk.members)
         return walk

@@ -41,6 +41,7 @@ class RunSettings:
     volumes: tuple[str, ...] = ()
     labels: tuple[tuple[str, str], ...] = ()
     healthcheck: tuple[str, ...] = ()
+    shell: tuple[str, ...] = ()
 
     @classmethod
     def parse(cls, raw: bytes) -> RunSettings:
@@ -61,6 +62,7 @@ class RunSettings:
             volumes=tuple(sorted(_keys(run.get("Volumes")))),
             labels=tuple(sorted((k, _text(v)) for k, v in labels.items())) if isinstance(labels, dict) else (),
             healthcheck=_texts(health.get("Test")) if isinstance(health, dict) else (),
+            shell=_texts(run.get("Shell")),
         )
 
 
