@@ -23,7 +23,7 @@ from swrbatch.explain import match
 from swrbatch.explain.entries import Entry, entries
 from swrbatch.explain.guide_errors import GUIDE_ERRORS
 from swrbatch.explain.match import MAX_TEXT, alike, explain
-from swrbatch.lint.catalog import RULES
+from swrbatch.lint.catalog import BY_ID, RULES
 
 TABLE = ROOT / "schemas" / "swr-error-codes.tsv"
 ROWS = list(csv.DictReader(TABLE.open(encoding="utf-8", newline=""), delimiter="\t", quoting=csv.QUOTE_NONE))
@@ -63,7 +63,8 @@ def test_every_code_is_explained_in_both_languages(kind: str, code: str) -> None
         assert not CHINESE.search(texts[0].replace("镜像格式不合法", "").replace("未登录", "")), texts
         assert not re.search(r"\{\w*\}", "".join(texts)), "a parameter is not named"
     assert entry.cause[0] or kind in ("rule", "finding")
-    assert entry.section or kind == "swr" or (kind == "issue" and not CODES[code].section)
+    sections = {"issue": CODES, "rule": BY_ID}.get(kind, {})
+    assert entry.section == sections[code].section if sections else entry.section or kind == "swr"
 
 
 def test_what_is_related_can_be_explained() -> None:
@@ -85,6 +86,7 @@ def test_the_table_of_the_api_is_whole() -> None:
 def test_a_code_of_the_api_names_those_of_ours_that_are_nearest_to_it() -> None:
     (found,) = explain("SVCSTG.SWR.4000064").best
     assert found.entry.related == ("repotags-empty",)
+    assert "push-denied" in explain("organization-taken").best[0].entry.related
     assert explain("4000064").best == explain("swr.4000064").best == (found,)
 
 

@@ -90,10 +90,17 @@ def _to_text(found: Explanation, language: Lang) -> str:
 
 
 def _block(entry: Entry, language: Lang) -> Iterator[str]:
-    section = f"  {word('guide', language)}{'' if language == 'zh' else ' '}{entry.section}" if entry.section else ""
+    number, _, heading = entry.section.partition(" ")
+    section = f"  {word('guide', language)}{'' if language == 'zh' else ' '}{number}" if number else ""
     yield f"{entry.id}  {word(entry.level, language)}{section}"
     symptom, cause, way_out = entry.texts(language)
-    rows = [("symptom", symptom), ("cause", cause), ("way out", way_out), ("see also", ", ".join(entry.related))]
+    rows = [
+        ("guide", heading),
+        ("symptom", symptom),
+        ("cause", cause),
+        ("way out", way_out),
+        ("see also", ", ".join(entry.related)),
+    ]
     rows += [("bad", _as_it_stands(entry.bad)), ("good", _as_it_stands(entry.good)), ("source", entry.source(language))]
     for label, value in rows:
         named = f"  {word(label, language)}"

@@ -26,8 +26,9 @@ from typing import Final, Literal
 from ..audit.findings import MEANINGS
 from ..errors import CODES, Code, Lang, Severity
 from ..lint.catalog import RULES
+from ..lint.rule import Rule
 from ..schemas import schema_path
-from .guide_errors import GUIDE_ERRORS
+from .guide_errors import GUIDE_ERRORS, GuideError
 
 Kind = Literal["issue", "rule", "finding", "swr", "docker"]
 Texts = tuple[str, str]  # English and Chinese
@@ -105,8 +106,12 @@ def _guide_entries() -> Iterator[Entry]:
             way_out=error.way_out,
             phrases=error.phrases,
             context=error.context,
-            related=error.related,
+            related=(*error.related, *(rule.id for rule in RULES if _same_section(rule, error))),
         )
+
+
+def _same_section(rule: Rule, error: GuideError) -> bool:
+    return rule.section.partition(" ")[0] == error.section
 
 
 def _issue_entry(code: Code, api: Mapping[str, str] | None) -> Entry:
@@ -131,7 +136,7 @@ def _issue_entry(code: Code, api: Mapping[str, str] | None) -> Entry:
         cause=(plain(code.message), plain(code.message_zh)),
         way_out=(plain(code.way_out, ask=_ASK[0]), plain(code.way_out_zh, ask=_ASK[1])),
         phrases=(_phrase(code.message), _phrase(code.message_zh)),
-        related=(code.swr_code,) if code.swr_code else (),
+        related=(*((code.swr_code,) if code.swr_code else ()), *(each.id for each in GUIDE_ERRORS if code.code in each.related)),
     )
 
 
@@ -147,6 +152,7 @@ def _rule_entries() -> Iterator[Entry]:
             cause=("", ""),
             way_out=(plain(rule.remedy("en")), plain(rule.remedy("zh"))),
             phrases=(_phrase(english), _phrase(chinese)),
+            related=tuple(error.id for error in GUIDE_ERRORS if _same_section(rule, error)),
             bad=rule.bad,
             good=rule.good,
         )
