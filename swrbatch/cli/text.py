@@ -11,12 +11,12 @@ from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
 from ..errors import Issue, Lang, printable
-from ..results import IssueRow
 from ..sizes import format_size
-from ..tables import RunResult
 
 if TYPE_CHECKING:
     from ..lint.rule import Finding
+    from ..results import IssueRow
+    from ..tables import RunResult
     from ..triggers import TriggerRun
 
 _LISTED = 60
