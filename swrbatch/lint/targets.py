@@ -5,20 +5,22 @@ from __future__ import annotations
 import datetime
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from ..cts import Actor, new_run_id
 from ..digest import Cancel
 from ..errors import Issue, has_errors
 from ..manifests import MAX_FILE
-from ..store import Store, now_ms
-from .batch import LintedImages, lint_archives, lint_stored
 from .catalog import RULES
 from .check import lint_dockerfile, lint_workloads
 from .files import LintFile, context_of, lint_files, read_start
 from .rule import Finding, Rule
 from .workload import parse_workloads, with_surroundings
 from .workload_rules import HOSTS
+
+if TYPE_CHECKING:
+    from ..store import Store
+    from .batch import LintedImages
 
 # What a search met that only looks like an archive of images is passed over.
 _NO_IMAGES: Final = ("not-a-tar", "manifest-missing", "filesystem-export", "oci-archive", "archive-empty", "compressed-twice")
@@ -92,6 +94,8 @@ def lint_paths(paths: Sequence[str], options: LintOptions, cancel: Cancel) -> Li
 def _archives(found: Sequence[LintFile], options: LintOptions, cancel: Cancel, done: _Sum) -> None:
     if not found:
         return
+    from .batch import LintedImages, lint_archives  # the store behind it is slow to import, and Dockerfiles need none
+
     linted = lint_archives([file.path for file in found], options.rules, options.today, cancel)
     searched = {file.path for file in found if file.searched}
     none = {issue.archive for issue in linted.issues if issue.archive in searched and issue.code in _NO_IMAGES}
@@ -108,6 +112,9 @@ def lint_references(
     cancel: Cancel,
 ) -> LintResult:
     """Lint images of a store (`batch.lint_stored`); `actor` is user and account. Raises what that does."""
+    from ..store import now_ms
+    from .batch import lint_stored
+
     done = _Sum()
     with open_store() as store:
         who: Actor = store.actor(*actor)
