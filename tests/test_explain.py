@@ -140,6 +140,14 @@ def test_pasted_errors(text: str, code: str) -> None:
     assert told["matches"][0]["id"] == code and told["nearest"] == []
 
 
+def test_terse_descriptions_of_the_api_are_found_by_themselves_only() -> None:
+    assert [each.entry.id for each in explain("Delete failed.").best] == ["SVCSTG.SWR.4060053"]
+    assert "SVCSTG.SWR.4060053" not in [each.entry.id for each in explain("docker: error: delete failed in the end").matches]
+    for row in ROWS:
+        for text in (row["description"], row["description_zh"]):
+            assert row["code"] in [each.entry.id for each in explain(text).best], text
+
+
 def test_the_same_words_in_two_places_of_the_guide_are_both_told() -> None:
     found = explain("x509: certificate signed by unknown authority")
     assert [each.entry.section for each in found.best] == ["9.3.1", "9.3.4"]

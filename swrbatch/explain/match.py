@@ -4,8 +4,8 @@ A query and the texts that it is held against are made alike first: no colours, 
 any white space. Then, in this order, and each in time linear to the text:
 
     code     a code stands in it: `repotags-empty`, `SVCSTG.SWR.4000064`, `4000064` (one that is a plain word only by itself)
-    phrase   an error's words stand in it, in their order, with at most `GAP` characters where something differs each time;
-             it weighs as many as its characters are, a Chinese one three, and a little more for each word of its context
+    phrase   it is an error's words, or they stand in it, in their order, with at most `GAP` characters where something differs
+             each time; it weighs as many as its characters are, a Chinese one three, a little more for each word of its context
     part     it is a part of an error's words, and weighs the share that it is of them
 
 What weighs most comes first. If nothing is found, the entries that share most words with the query are named, rare words first.
@@ -29,7 +29,10 @@ GAP: Final = 300
 NEAREST: Final = 5
 _BY_CODE: Final = 1000.0
 _CONTEXT: Final = 4.0
-_LEAST: Final = 10.0  # weight of the shortest phrase of a template; shorter ones stand in any text
+# Weight of the shortest phrase: shorter ones stand in any text. The API's descriptions are terse ("Delete failed."), and where
+# they are pasted their code mostly stands beside them. The guide's errors are all looked for.
+_LEAST: Final[Mapping[str, float]] = {"docker": 1.0, "swr": 20.0}
+_LEAST_OTHERS: Final = 10.0
 _ANSI: Final = re.compile(r"\x1b(?:\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(?:\x07|\x1b\\)?|[@-Z\\^_])")
 _ALIKE: Final = str.maketrans(
     dict.fromkeys("\"'`“”‘’「」『』\\", "") | {"：": ":", "，": ",", "。": ".", "（": "(", "）": ")", "；": ";", "\u00a0": " "}
@@ -65,7 +68,7 @@ class Explanation:
 
 def explain(query: str) -> Explanation:
     """What `query` (a code, or a text of any length) is about."""
-    text = alike(query)
+    text = alike(query).strip(" .")
     found = [*_by_code(text), *_by_phrase(text)] or _by_part(text)
     heaviest: dict[tuple[str, str], Match] = {}
     for match in found:
@@ -108,20 +111,26 @@ def _codes() -> Mapping[str, Sequence[Entry]]:
 
 @functools.cache
 def _phrases() -> Sequence[tuple[Entry, tuple[str, ...], float]]:
-    """Each phrase as its fragments, with its weight."""
+    """Each phrase as its fragments, with its weight; 0 for one that is too short to be looked for in other words."""
     found = []
     for entry in entries():
         for phrase in entry.phrases:
             fragments = tuple(part for part in (alike(each).strip(" .,:;()") for each in phrase.split("{}")) if part)
-            weight = sum(3.0 if c > "\u2e80" else 1.0 for part in fragments for c in part)
-            if weight >= _LEAST or (entry.kind == "docker" and fragments):
-                found.append((entry, fragments, weight))
+            weight = _weight(fragments)
+            if fragments:
+                found.append((entry, fragments, weight if weight >= _LEAST.get(entry.kind, _LEAST_OTHERS) else 0.0))
     return found
+
+
+def _weight(fragments: Sequence[str]) -> float:
+    return sum(3.0 if c > "\u2e80" else 1.0 for part in fragments for c in part)
 
 
 def _by_phrase(text: str) -> Iterable[Match]:
     for entry, fragments, weight in _phrases():
-        if _stands(fragments, text):
+        if not weight and fragments == (text,):
+            yield Match(entry, "phrase", _weight(fragments))
+        elif weight and _stands(fragments, text):
             more = _CONTEXT * sum(alike(word) in text for word in entry.context)
             yield Match(entry, "phrase", weight + more)
 
@@ -154,8 +163,9 @@ def _by_part(text: str) -> list[Match]:
     if len(text) < 2 or (len(text) < 4 and text.isascii()):
         return []
     found = []
-    for entry, fragments, _ in _phrases():
-        found += [Match(entry, "part", len(text) / len(whole)) for whole in (" ".join(fragments),) if text in whole]
+    for entry in entries():
+        wholes = (alike(phrase).strip(" .").replace("{}", " ") for phrase in entry.phrases)
+        found += [Match(entry, "part", len(text) / len(whole)) for whole in wholes if text in whole]
     return found
 
 
