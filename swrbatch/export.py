@@ -22,6 +22,7 @@ nothing appears before all was read. Before a stream begins, everything is read 
 
 from __future__ import annotations
 
+import fnmatch
 import json
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -44,7 +45,7 @@ from .ledger.events import append_events
 from .ledger.schema import organizations, repositories, tags
 from .policy import Reference, looks_like_registry, same_registry, split_name
 from .rights import Act
-from .store import Store, now_ms, tag_query
+from .store import Store, now_ms, tag_name, tag_path, tag_query
 
 Form = Literal["docker-archive", "oci-archive", "oci-dir"]
 FORMS: Final = ("docker-archive", "oci-archive", "oci-dir")
@@ -155,6 +156,24 @@ def select(store: Store, names: Sequence[str], actor: Actor) -> tuple[StoredImag
     for key in sorted(wanted):
         found.setdefault(Digest.parse(rows[key]), []).append(wanted[key])
     return tuple(_load(store, digest, tuple(references)) for digest, references in found.items())
+
+
+def tags_matching(store: Store, patterns: Sequence[str]) -> list[Any]:
+    """The rows (`tag_query`) of the tags that the globs match (`ORG/REPO[:TAG]`; none: all), by name.
+
+    Raises `UsageError` for a glob that matches nothing.
+    """
+    rows = store.tag_rows()
+    if not patterns:
+        return rows
+    found: dict[int, Any] = {}
+    for pattern in patterns:
+        by_tag = ":" in pattern.rpartition("/")[2]
+        matching = {row.id: row for row in rows if fnmatch.fnmatchcase(tag_name(row) if by_tag else tag_path(row), pattern)}
+        if not matching:
+            raise UsageError(f"{printable(pattern)} matches no tag of {store.path}: write ORG/REPO or ORG/REPO:TAG")
+        found |= matching
+    return sorted(found.values(), key=tag_name)
 
 
 def parse_name(text: str, registry: str) -> Reference:

@@ -17,7 +17,20 @@ from typing import Final, NamedTuple
 
 from .errors import UsageError, printable
 from .sizes import format_size
-from .yamltree import Alias, BadYaml, Mapping, Node, Scalar, Sequence, documents, read_tree
+from .yamltree import (
+    Alias,
+    BadYaml,
+    Mapping,
+    Node,
+    Scalar,
+    Sequence,
+    documents,
+    entries,
+    read_tree,
+    text_of,
+    value_of,
+    written,
+)
 
 KINDS: Final[MappingType[str, str]] = MappingProxyType({"deployments": "Deployment", "statefulsets": "StatefulSet"})
 """The API's `app_type` of a trigger → the kind in a manifest."""
@@ -28,8 +41,6 @@ MAX_FILE: Final = 2 << 20
 MAX_FILES: Final = 20_000
 MAX_CONTAINERS: Final = 1_000
 """Of one workload in one document, however often aliases repeat them."""
-MAX_MERGES: Final = 100
-"""Mappings that one mapping merges, directly or not: without a bound a few lines could stand for any number."""
 MAX_NAME: Final = 253
 _NAME: Final = re.compile(r"[a-z0-9]+(?:[-.]+[a-z0-9]+)*", re.ASCII)
 _GROUPS: Final = ("apps/", "extensions/")
@@ -167,27 +178,29 @@ def read_file(name: str, path: str, workload: Workload, skipped: list[SkippedFil
 
 def _workloads(root: Node, workload: Workload) -> Iterator[list[Use]]:
     """The containers of each manifest of the workload in a document: the document itself, or one item of a list."""
-    node, _ = _value(root, ())
+    node, _ = value_of(root, ())
     if not isinstance(node, Mapping):
         return
     manifests = [node]
-    if _text(node, "kind").endswith("List"):
-        listed = [items for items, _ in _entries(node, "items", ()) if isinstance(items, Sequence)]
-        manifests = [each for items in listed for item in items.items if isinstance(each := _value(item, ())[0], Mapping)]
+    if text_of(node, "kind").endswith("List"):
+        listed = [items for items, _ in entries(node, "items", ()) if isinstance(items, Sequence)]
+        manifests = [each for items in listed for item in items.items if isinstance(each := value_of(item, ())[0], Mapping)]
     for manifest in dict.fromkeys(manifests):
-        if _text(manifest, "kind") != workload.kind or not _text(manifest, "apiVersion").startswith(_GROUPS):
+        if text_of(manifest, "kind") != workload.kind or not text_of(manifest, "apiVersion").startswith(_GROUPS):
             continue
-        metadata = [found for found, _ in _entries(manifest, "metadata", ())]
-        if [(_text(m, "name"), _text(m, "namespace") or "default") for m in metadata] == [(workload.name, workload.namespace)]:
+        metadata = [found for found, _ in entries(manifest, "metadata", ())]
+        if [(text_of(m, "name"), text_of(m, "namespace") or "default") for m in metadata] == [
+            (workload.name, workload.namespace)
+        ]:
             yield list(_containers(manifest))
 
 
 def _containers(manifest: Node) -> Iterator[Use]:
     at: list[tuple[Node, tuple[Alias, ...]]] = [(manifest, ())]
     for key in ("spec", "template", "spec"):
-        at = [found for mapping, through in at for found in _entries(mapping, key, through)]
+        at = [found for mapping, through in at for found in entries(mapping, key, through)]
     for key in _LISTS:
-        listed = [found for mapping, through in at for found in _entries(mapping, key, through)]
+        listed = [found for mapping, through in at for found in entries(mapping, key, through)]
         for items, more in listed:
             if isinstance(items, Sequence) and len(items.items) > MAX_CONTAINERS:
                 raise BadYaml(f"a workload has more than {MAX_CONTAINERS} containers")
@@ -196,49 +209,11 @@ def _containers(manifest: Node) -> Iterator[Use]:
 
 
 def _container(item: Node, through: tuple[Alias, ...], *, init: bool) -> Iterator[Use]:
-    node, way = _value(item, through)
+    node, way = value_of(item, through)
     if not isinstance(node, Mapping):
         return
-    name = _text(node, "name")
-    for written, via in _written(node, "image", way):
-        scalar, whole = _value(written, via)
+    name = text_of(node, "name")
+    for place, via in written(node, "image", way):
+        scalar, whole = value_of(place, via)
         if isinstance(scalar, Scalar) and scalar.value.strip():
-            yield Use(name, init, written, scalar, whole)
-
-
-def _value(node: Node, through: tuple[Alias, ...]) -> tuple[Node, tuple[Alias, ...]]:
-    """What a node stands for, and the aliases on the way to it."""
-    while isinstance(node, Alias):
-        through = (*through, node)
-        node = node.target
-    return node, through
-
-
-def _written(mapping: Node, key: str, through: tuple[Alias, ...]) -> Iterator[tuple[Node, tuple[Alias, ...]]]:
-    """The value of a key as it is written: the mapping's own, else the first that a merge (`<<`) brings."""
-    seen: set[Node] = set()
-    ahead = [(mapping, through)] if isinstance(_value(mapping, ())[0], Mapping) else []
-    while ahead:
-        node, way = _value(*ahead.pop())
-        if isinstance(node, Sequence):  # << may merge several
-            ahead += [(item, way) for item in reversed(node.items[: MAX_MERGES + 1])]
-        elif isinstance(node, Mapping) and node not in seen:
-            seen.add(node)
-            own = node.get(key)
-            if len(own) > 1:
-                raise BadYaml(f"a mapping has the key {key} twice")
-            if own:
-                yield own[0], way
-                return
-            ahead += [(merged, way) for merged in node.get("<<")]
-        if len(seen) + len(ahead) > MAX_MERGES:
-            raise BadYaml(f"a mapping merges more than {MAX_MERGES} others")
-
-
-def _entries(mapping: Node, key: str, through: tuple[Alias, ...]) -> Iterator[tuple[Node, tuple[Alias, ...]]]:
-    for written, way in _written(mapping, key, through):
-        yield _value(written, way)
-
-
-def _text(mapping: Node, key: str) -> str:
-    return next((node.value for node, _ in _entries(mapping, key, ()) if isinstance(node, Scalar)), "")
+            yield Use(name, init, place, scalar, whole)

@@ -14,6 +14,18 @@ SUFFIXES = (".tar", ".tgz", ".tbz2", ".txz", ".tzst", ".tar.gz", ".tar.bz2", ".t
 """What a search of a folder takes; a file that is named itself is taken whatever it is called."""
 
 
+def is_path(argument: str, *, among_names: bool) -> bool:
+    """Whether an argument means a file and not an image of a store: it is there, or is called like an archive.
+
+    Where names are expected (`among_names`: a store was given) only what cannot be a name is a path.
+    """
+    if argument == "-" or not argument or argument.startswith(("/", "./", "../")):
+        return True
+    if among_names:
+        return False
+    return os.path.lexists(argument) or argument.lower().endswith(SUFFIXES)
+
+
 def expand(arguments: Sequence[str]) -> list[str]:
     """The archives that the arguments name, in order, each once.
 

@@ -12,7 +12,6 @@ Both stores' sweeps wait meanwhile.
 
 from __future__ import annotations
 
-import fnmatch
 import os
 from collections.abc import Sequence
 from contextlib import suppress
@@ -25,6 +24,7 @@ from .compression import Compression, sniff
 from .cts import Actor, new_run_id
 from .digest import Cancel, Digest, Extent
 from .errors import ArchiveFault, Issue, Refused, StoreError, UsageError, fault, issue, printable
+from .export import tags_matching
 from .image import MAX_TEXT, OCI_LAYER_TYPES, Descriptor, ImageConfig, Manifest
 from .layers import Budget, LayerFacts, LayerReading, LayerSource
 from .layout import BlobWriter, StagedBlob, disk_errors, locked
@@ -121,7 +121,7 @@ class _Sync:
     def run(self, patterns: Sequence[str]) -> list[SyncedTag]:
         done: list[SyncedTag] = []
         with locked(self.source.lock("sweep"), shared=True, cancel=self.cancel):
-            wanted = self._wanted(patterns)
+            wanted = tags_matching(self.source, patterns)
             refused = self._refused({tag_path(row) for row in wanted})
             there = {tag_name(row): row.digest for row in self.target.tag_rows()}
             with self.target.run(self.run_id, self.cancel) as folder:
@@ -132,19 +132,6 @@ class _Sync:
         if not self.dry_run and any(each.status in ("loaded", "overwritten") for each in done):
             self._record(patterns, done)
         return done
-
-    def _wanted(self, patterns: Sequence[str]) -> list[Any]:
-        rows = self.source.tag_rows()
-        if not patterns:
-            return rows
-        found: dict[int, Any] = {}
-        for pattern in patterns:
-            by_tag = ":" in pattern.rpartition("/")[2]
-            matching = {row.id: row for row in rows if fnmatch.fnmatchcase(tag_name(row) if by_tag else tag_path(row), pattern)}
-            if not matching:
-                raise UsageError(f"{printable(pattern)} matches no tag of {self.source.path}: write ORG/REPO or ORG/REPO:TAG")
-            found |= matching
-        return sorted(found.values(), key=tag_name)
 
     def _refused(self, paths: set[str]) -> dict[str, Issue]:
         """The repositories that the actor may not download; each refusal is recorded in the source."""

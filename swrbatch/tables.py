@@ -14,7 +14,7 @@ import io
 import operator
 import os
 import types
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Annotated, Any, Union, get_args, get_origin, get_type_hints
 
 from . import faults
@@ -138,12 +138,21 @@ def write_report(folder: str, result: RunResult) -> list[str]:
     """Write a run's tables below `folder`; returns the paths. `StoreError` when the disk refuses."""
     written = []
     for table in (*(name for name in ROWS if name != "runs"), "runs"):
-        target = os.path.join(folder, table, f"{result.run.run_id}.parquet")
-        with disk_errors(f"the report {folder} cannot be written"):
-            os.makedirs(os.path.dirname(target), exist_ok=True)
-            _write(to_arrow(table, result.rows(table)), target, table)
-        written.append(target)
+        written.append(write_table(folder, table, result.run.run_id, ROWS[table], [to_arrow(table, result.rows(table))]))
     return written
+
+
+def write_table(folder: str, table: str, run_id: str, kind: type, data: Iterable[pa.Table | pa.RecordBatch]) -> str:
+    """Write `DIR/<table>/<run_id>.parquet` of rows of one type; its path. `StoreError` when the disk refuses."""
+    import pyarrow.parquet as pq
+
+    target = os.path.join(folder, table, f"{run_id}.parquet")
+    with disk_errors(f"the report {folder} cannot be written"):
+        os.makedirs(os.path.dirname(target), exist_ok=True)
+        with replacing(target) as temporary, pq.ParquetWriter(temporary, row_schema(kind), **parquet_options(kind)) as writer:
+            for part in data:
+                writer.write(part)
+    return target
 
 
 @contextlib.contextmanager
@@ -163,11 +172,6 @@ def replacing(target: str) -> Iterator[str]:
     finally:
         with contextlib.suppress(FileNotFoundError):
             os.unlink(temporary)
-
-
-def _write(data: pa.Table, target: str, table: str) -> None:
-    with replacing(target) as temporary:
-        write_parquet(data, temporary, ROWS[table])
 
 
 def to_parquet(data: pa.Table, kind: type) -> bytes:
@@ -199,12 +203,12 @@ def _sync(path: str) -> None:
         os.close(fd)
 
 
-def describe(tables: Iterable[str] = ROWS) -> str:
+def describe(rows: Mapping[str, type] = ROWS) -> str:
     """The tables as Markdown, for the documentation."""
     lines = []
-    for table in tables:
-        purpose = (ROWS[table].__doc__ or "").strip()
+    for table, kind in rows.items():
+        purpose = (kind.__doc__ or "").strip()
         lines += [f"#### `{table}`", "", purpose, "", "| column | type | null | meaning |", "|---|---|---|---|"]
-        lines += [f"| `{c.name}` | {c.type} | {'yes' if c.nullable else 'no'} | {c.meaning} |" for c in columns(table)]
+        lines += [f"| `{c.name}` | {c.type} | {'yes' if c.nullable else 'no'} | {c.meaning} |" for c in row_columns(kind)]
         lines.append("")
     return "\n".join(lines)

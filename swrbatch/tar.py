@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from typing import Final, Protocol
 
 from .digest import Cancel, Extent
@@ -38,13 +39,20 @@ _WITHOUT_DATA: Final = {"hard link", "symbolic link", "character device", "block
 
 @dataclass(frozen=True, slots=True)
 class Member:
-    """One member of a tar. `offset` and `size` are the data's, in bytes; `target` is a link's, as written."""
+    """One member of a tar. `offset` and `size` are the data's, in bytes; `target` is a link's, `mode` the field, as written."""
 
     name: str
     kind: str
     offset: int
     size: int
     target: str = ""
+    mode: bytes = b""
+
+    @property
+    def executable(self) -> bool:
+        """Whether anybody may execute it; True where the header does not tell."""
+        digits = self.mode.strip(b"\0 ")
+        return not digits or digits.strip(b"01234567") != b"" or bool(int(digits, 8) & 0o111)
 
 
 class TarSource(Protocol):
@@ -57,6 +65,10 @@ class TarSource(Protocol):
     def has(self, end: int) -> bool:
         """Whether the tar reaches to `end`."""
         ...
+
+
+Look = Callable[[Member, Callable[[int], bytes]], object]
+"""Called with each member before its data go by: the function gives up to so many bytes of them."""
 
 
 class PlainSource:
@@ -93,15 +105,24 @@ class TarBounds:
 class TarReader:
     """The members of a tar, their names as written, up to its end marker; nothing behind it is read.
 
-    `bad_start` makes the fault for a first block that is no header. `end_marker` and `empty` (no header at all) are known at the
-    end. Raises the issues archive-truncated, archive-corrupt, header-too-large, too-many-members, metadata-too-large.
+    `bad_start` makes the fault for a first block that is no header; `look` sees the data of what it chooses. `end_marker` and
+    `empty` (no header at all) are known at the end. Raises the issues archive-truncated, archive-corrupt, header-too-large,
+    too-many-members, metadata-too-large.
     """
 
-    def __init__(self, source: TarSource, bounds: TarBounds, bad_start: Callable[[bytes], ArchiveFault], cancel: Cancel) -> None:
+    def __init__(
+        self,
+        source: TarSource,
+        bounds: TarBounds,
+        bad_start: Callable[[bytes], ArchiveFault],
+        cancel: Cancel,
+        look: Look | None = None,
+    ) -> None:
         self._source = source
         self._bounds = bounds
         self._bad_start = bad_start
         self._cancel = cancel
+        self._look = look
         self.end_marker = False
         self.empty = True
 
@@ -124,6 +145,8 @@ class TarReader:
             if count % 1024 == 0:
                 self._cancel.check()
             member = extended.member(header, size, data)
+            if self._look is not None:
+                self._look(member, partial(self._data, member))
             if not source.has(data + member.size):
                 name = member.name
                 raise fault("archive-truncated", place=name, detail=f"{printable(name)} ends after the end of the file")
@@ -133,6 +156,9 @@ class TarReader:
             yield member
             offset = data + _padded(member.size)
             extended = _Extended()
+
+    def _data(self, member: Member, size: int) -> bytes:
+        return self._source.read(member.offset, min(size, member.size))
 
     def _header(self, offset: int, extended: _Extended) -> bytes:
         """The header at `offset`, its checksum checked; empty at the end of the tar."""
@@ -192,7 +218,7 @@ class _Extended:
             kind = "directory"
         if sparse:
             kind = "sparse file"
-        return Member(name, kind, data, 0 if kind in _WITHOUT_DATA else size, target)
+        return Member(name, kind, data, 0 if kind in _WITHOUT_DATA else size, target, header[100:108])
 
     def apply(self, header: bytes, size: int) -> tuple[str, str, int, bool]:
         """Name, link target, size and sparseness of the member whose own header is `header`."""

@@ -14,6 +14,8 @@ from typing import Final
 
 MAX_DEPTH: Final = 100
 MAX_NODES: Final = 400_000
+MAX_MERGES: Final = 100
+"""Mappings that one mapping merges, directly or not: without a bound a few lines could stand for any number."""
 # Tag and anchor before a scalar, in any order (YAML 1.2.2, 6.9).
 _PROPERTIES: Final = re.compile(r"(?:[&!][^\s]*\s+)*")
 # A line that begins a document; within a scalar it is forbidden (YAML 1.2.2, 9.1.2).
@@ -142,6 +144,49 @@ class _Builder:
         else:
             parent.pairs.append((key, node))
             self._keys[-1] = None
+
+
+# --- what a tree says ----------------------------------------------------------------------------------------------------
+
+
+def value_of(node: Node, through: tuple[Alias, ...]) -> tuple[Node, tuple[Alias, ...]]:
+    """What a node stands for, and the aliases on the way to it."""
+    while isinstance(node, Alias):
+        through = (*through, node)
+        node = node.target
+    return node, through
+
+
+def written(mapping: Node, key: str, through: tuple[Alias, ...]) -> Iterator[tuple[Node, tuple[Alias, ...]]]:
+    """The value of a key as it is written: the mapping's own, else the first that a merge (`<<`) brings."""
+    seen: set[Node] = set()
+    ahead = [(mapping, through)] if isinstance(value_of(mapping, ())[0], Mapping) else []
+    while ahead:
+        node, way = value_of(*ahead.pop())
+        if isinstance(node, Sequence):  # << may merge several
+            ahead += [(item, way) for item in reversed(node.items[: MAX_MERGES + 1])]
+        elif isinstance(node, Mapping) and node not in seen:
+            seen.add(node)
+            own = node.get(key)
+            if len(own) > 1:
+                raise BadYaml(f"a mapping has the key {key} twice")
+            if own:
+                yield own[0], way
+                return
+            ahead += [(merged, way) for merged in node.get("<<")]
+        if len(seen) + len(ahead) > MAX_MERGES:
+            raise BadYaml(f"a mapping merges more than {MAX_MERGES} others")
+
+
+def entries(mapping: Node, key: str, through: tuple[Alias, ...]) -> Iterator[tuple[Node, tuple[Alias, ...]]]:
+    """The values of a key, with the aliases on the way to each: one at most, of a sound mapping."""
+    for place, way in written(mapping, key, through):
+        yield value_of(place, way)
+
+
+def text_of(mapping: Node, key: str) -> str:
+    """The text of a key, "" where there is none."""
+    return next((node.value for node, _ in entries(mapping, key, ()) if isinstance(node, Scalar)), "")
 
 
 def shape(roots: list[Node], replaced: dict[Node, str] | None = None) -> list[tuple[str, str | None, str | None]]:

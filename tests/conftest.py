@@ -17,6 +17,7 @@ import shutil
 import signal
 import socket
 import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -79,7 +80,8 @@ def unavailable(reason: str) -> NoReturn:
 def find_peer(name: str) -> str:
     """The path of a real program; without it the test is skipped, or fails where peers are required."""
     # Daemons live in sbin, which is not on everybody's PATH.
-    path = os.pathsep.join([os.environ.get("PATH", os.defpath), "/usr/local/sbin", "/usr/sbin"])
+    own = os.path.dirname(sys.executable)  # some come as packages of Python
+    path = os.pathsep.join([own, os.environ.get("PATH", os.defpath), "/usr/local/sbin", "/usr/sbin"])
     for candidate in PEER_NAMES.get(name, (name,)):
         if found := shutil.which(candidate, path=path):
             return found

@@ -58,7 +58,7 @@ FOUND: dict[str, list[str]] = {
     ],
     "package-leftovers": [
         IN + "x", IN + "x\nRUN rm -rf /var/lib/apt/lists/*", IN + "x && rm -rf /tmp/*", "RUN yum install -y x", "RUN dnf -y install x && rm -rf /tmp/x",
-        "RUN apk update && apk add x", "RUN rm -rf /var/lib/apt/lists/* && apt-get update && apt-get install x", "RUN apk add -U x", "RUN zypper install -y x",
+        "RUN apk update && apk add x", "RUN rm -rf /var/lib/apt/lists/* && apt-get update && apt-get install x", "RUN apk add -U x", "RUN apk add x", "RUN zypper install -y x",
     ],
     "pip-cache": [
         "RUN pip install flask", "RUN pip3 install -r r.txt", "RUN python3 -m pip install x", "RUN a && pip install x && b", "RUN --mount=type=bind,target=/x pip install x",

@@ -37,6 +37,7 @@ ORDER = [
     "ledger",
     "results",
     "tables",
+    "duck",
     "store",
     "blobs",
     "destination",
@@ -44,6 +45,7 @@ ORDER = [
     "inspect",
     "login",
     "sources",
+    "lint",
     "staging",
     "prepare",
     "order",
@@ -55,7 +57,7 @@ ORDER = [
     "audit",
     "pipeline_file",
     "pipeline",
-    "lint",
+    "explain",
     "cli",
 ]
 BANNED = ("utils", "helpers", "common", "core", "constants", "misc")

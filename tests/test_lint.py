@@ -42,11 +42,11 @@ def test_near_miss(rule: str, case: str) -> None:
 
 
 def test_every_rule_has_a_corpus() -> None:
-    assert set(FOUND) == set(MISSED) == {one.id for one in RULES}
+    assert set(FOUND) == set(MISSED) == {one.id for one in RULES if one.check is not None}
     assert all(len(set(cases)) >= 6 for table in (FOUND, MISSED) for cases in table.values())
 
 
-@pytest.mark.parametrize("one", RULES, ids=lambda one: one.id)
+@pytest.mark.parametrize("one", [one for one in RULES if one.check is not None], ids=lambda one: one.id)
 def test_the_examples_of_a_rule(one: object) -> None:
     rule = next(known for known in RULES if known is one)
     assert rule.id in rules(rule.bad)
@@ -279,7 +279,7 @@ def test_thresholds_rules_and_languages(folder: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "told"),
     [
-        (["nothing-here"], "does not exist"), (["empty"], "holds no Dockerfile"), (["text"], "has no FROM"), (["x.tar.gz"], "is an archive"), ([], "name a Dockerfile"),
+        (["nothing-here"], "does not exist"), (["empty"], "holds no Dockerfile"), (["text"], "has no FROM"), ([], "name a Dockerfile"), (["Dockerfile", "--date", "x"], "no day"),
         (["Dockerfile", "--rules", "x"], "x is no rule"), (["Dockerfile", "--rules", ""], "is no rule"), (["Dockerfile", "--baseline", "text"], "is no result"),
         (["Dockerfile", "--baseline", "gone"], "cannot be read"), (["Dockerfile", "--format", "xml"], "xml"), (["fifo"], "no regular file"),
     ],
@@ -287,8 +287,6 @@ def test_thresholds_rules_and_languages(folder: Path) -> None:
 def test_wrong_usage(folder: Path, arguments: list[str], told: str) -> None:
     put(folder, Dockerfile="FROM ubuntu\n", text="hello\n")
     (folder / "empty").mkdir()
-    (folder / "x.tar.gz").write_bytes(b"\x1f\x8b" + b"\0" * 40)
-
     os.mkfifo(folder / "fifo")
     code, output = run(*arguments)
     assert (code, told in output) == (2, True)

@@ -23,6 +23,7 @@ import sys
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, get_args
 
@@ -35,6 +36,7 @@ from swrbatch import tables
 from swrbatch.cli import COMMANDS, app, batch
 from swrbatch.cts import EMITTED, OWN
 from swrbatch.errors import CODES, ExitCode
+from swrbatch.inspect.sharing_report import SHARING_ROWS
 from swrbatch.ledger.events import PRUNE
 from swrbatch.pipeline import StepRow
 
@@ -111,6 +113,7 @@ def steps() -> str:
 GENERATED: Mapping[str, Callable[[], str]] = {
     "options": options,
     "report": tables.describe,
+    "dedupe": partial(tables.describe, SHARING_ROWS),
     "issues": issues,
     "steps": steps,
 }

@@ -85,7 +85,8 @@ def notable(within: str) -> str:
         SELECT part, part_row, time, source_position, trace_name, trace_rating, code, resource_name, hash(account, person) AS who,
             {_kind()} AS kind, CASE WHEN kind IS NOT NULL THEN request END AS request, response,
             coalesce(trace_rating IN ('warning', 'incident') AND {within}, false) AS failed
-        FROM told WHERE failed OR trace_name = 'deleteImageRepository' OR (trace_name IN ({names_sql()}) AND (trace_name NOT LIKE '%ImageRepository' OR {_visible()}))
+        FROM told WHERE failed OR trace_name = 'deleteImageRepository'
+            OR (trace_name IN ({names_sql()}) AND (trace_name NOT LIKE '%ImageRepository' OR {_visible()}))
     """
 
 

@@ -20,11 +20,12 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
 from ..digest import Cancel
+from ..duck import BATCH, connect
 from ..tables import rows_to_arrow
 from . import files
 from .columns import FLAT_TEXTS, KNOWN, PLAIN_TEXTS, Converter, Places, extra
 from .files import DECODER, Record, Reject, record_of
-from .stage import BATCH, Group, Stage, ahead, connect
+from .stage import Group, Stage, ahead
 from .traces import TraceRow, read_trace
 from .unpack import Prepared
 

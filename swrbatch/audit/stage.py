@@ -21,7 +21,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from ..digest import Cancel
-from ..errors import StoreError
+from ..duck import BATCH, connect, database_errors
 from ..layout import disk_errors
 from ..tables import row_columns, row_schema, rows_to_arrow
 from .dataset import UNKNOWN_DAY, Dataset
@@ -34,11 +34,8 @@ if TYPE_CHECKING:
 
 _Item = TypeVar("_Item")
 
-MEMORY: Final = "400MB"
-"""What DuckDB may hold at once."""
 SORTED_IN_MEMORY: Final = 96 << 20
 """Bytes of an hour's rows that are sorted without DuckDB."""
-BATCH: Final = 16 << 10
 _HOUR_MS: Final = 3_600_000
 _DAY_HOURS: Final = 24
 _UNKNOWN: Final = -_DAY_HOURS
@@ -46,28 +43,6 @@ _UNKNOWN: Final = -_DAY_HOURS
 _NOT_CONTENT: Final = ("region", "uploaded", "source_file", "source_position", "flags", "violations")
 _FOUND: Final = ("uploaded", "source_file", "source_position")
 _ORDER: Final = ("time", "trace_id", "source_file", "source_position")
-
-
-def connect(work: str) -> duckdb.DuckDBPyConnection:
-    """A DuckDB of its own: bounded in memory, what does not fit goes into the folder `work`."""
-    import duckdb
-
-    return duckdb.connect(config={"memory_limit": MEMORY, "temp_directory": os.path.join(work, "spilled"), "threads": 2})
-
-
-@contextlib.contextmanager
-def database_errors(action: str, cancel: Cancel) -> Iterator[None]:
-    """Translate an error of DuckDB into a StoreError, or into Cancelled where that is why it ended.
-
-    An error behind the first rows of a result comes as an OSError of pyarrow.
-    """
-    import duckdb
-
-    try:
-        yield
-    except (duckdb.Error, OSError) as e:
-        cancel.check()
-        raise StoreError(f"{action}: {str(e).splitlines()[0]}") from e
 
 
 @dataclass(frozen=True, slots=True)

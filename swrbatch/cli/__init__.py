@@ -37,6 +37,7 @@ COMMANDS: Mapping[str, tuple[str, str]] = {
     "admin": ("administrators", "Account administrators: add, list, remove."),
     "audit": ("audit", "The audit trail: catalog, ingest, export, query, report, reconcile, verify, prune."),
     "lint": ("lint", "Check Dockerfiles against the guide's practices; SARIF, GitLab and JUnit for CI."),
+    "explain": ("explain", "Explain a code, or the text of an error: symptom, cause, way out."),
     "serve-config": ("store", "Print the config.yml with which a stock registry serves a store."),
 }
 

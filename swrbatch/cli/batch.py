@@ -76,7 +76,7 @@ Retag = Annotated[
     typer.Option(
         "--retag",
         metavar="RULE",
-        help="PATTERN=TEMPLATE (HOST/old/*=HOST/new/{repository}:{tag}), or a YAML file of rules; repeatable, the first match wins.",
+        help="PATTERN=TEMPLATE (HOST/old/*=HOST/new/{repository}:{tag}), or a YAML file of rules; the first match wins.",
     ),
 ]
 Into = Annotated[str | None, typer.Option("--into", metavar="HOST/ORG", help="Put names without a registry there.")]

@@ -3,15 +3,32 @@
 from __future__ import annotations
 
 import json
-from typing import Annotated, Any
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from ..errors import ExitCode, UsageError, has_errors
 from .options import AccountOption, Format, FormatOption, UserOption, cancelled_by_signals, exits, show, store_path
 
+if TYPE_CHECKING:
+    from ..digest import Cancel
+    from ..errors import Issue
+    from ..inspect.duplicates import FileSharing
+    from ..inspect.files import LayerFiles
+    from ..inspect.sharing import ImageLayers, Sharing
+
 app = typer.Typer(rich_markup_mode=None)
-_SHOWN = 20
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Batch:
+    """What is looked at: archives, or a store and who asks it."""
+
+    archives: tuple[str, ...]
+    store: str | None
+    user: str | None
+    account: str | None
 
 
 @app.command("dedupe")
@@ -20,88 +37,79 @@ def dedupe(
         list[str] | None, typer.Argument(metavar="ARCHIVE", help="Files, folders (searched), globs, @list.txt, - for stdin.")
     ] = None,
     store: Annotated[str | None, typer.Option("--store", metavar="DIR", help="All images of this store instead.")] = None,
+    files: Annotated[
+        bool, typer.Option("--files", help="Read each layer once and compare its files, too: duplicates, candidates for a base.")
+    ] = False,
+    report: Annotated[str | None, typer.Option("--report", metavar="DIR", help="Write the result as Parquet below DIR.")] = None,
     user: UserOption = None,
     account: AccountOption = None,
     format: FormatOption = Format.TEXT,
 ) -> None:
-    """Show which layers the images of a batch share: bytes saved by storing each once, and their common bases.
+    """Show what the images of a batch share: layers, with --files also files; what that saves, and their common bases.
 
-    Sizes are those of layers as they are stored. No layer is read.
+    Sizes of layers are those as they are stored, sizes of files their own. Without --files no layer is read.
     """
     with exits():
         if bool(archives) == (store is not None):
             raise UsageError("name archives, or a store with --store, not both")
+        if report == "":
+            raise UsageError("--report is empty: name a folder (is a variable unset?)")
     with exits(), cancelled_by_signals() as cancel:
-        images, issues = _images(archives or [], store, user, account, cancel)
-        from ..inspect.sharing import find_sharing
+        batch = Batch(archives=tuple(archives or ()), store=store, user=user, account=account)
+        sharing, found, issues = _look(batch, files, report, cancel)
+        _show(sharing, found, format)
         from .text import issue_lines
 
-        sharing = find_sharing(images)
-        show(json.dumps(_to_json(sharing), ensure_ascii=False) if format is Format.JSON else _to_text(sharing))
-        for found in issues:
-            if found.is_error:
-                typer.echo("\n".join(issue_lines(found, "en")), err=True)
+        for each in issues:
+            if each.is_error:
+                typer.echo("\n".join(issue_lines(each, "en")), err=True)
     raise typer.Exit(int(ExitCode.REJECTED if has_errors(issues) else ExitCode.OK))
 
 
-def _images(archives: list[str], store: str | None, user: str | None, account: str | None, cancel: Any) -> tuple[Any, Any]:
+def _look(batch: Batch, with_files: bool, report: str | None, cancel: Cancel) -> tuple[Sharing, FileSharing | None, list[Issue]]:
+    from ..cts import new_run_id
+    from ..inspect.sharing import find_sharing
+    from ..store import now_ms
+
+    began = now_ms()
+    run = (new_run_id(began), began, batch.store)
+    if not with_files:
+        images, issues = _images(batch, cancel, None)
+        sharing = find_sharing(images)
+        if report is not None:
+            from ..inspect.sharing_report import write_sharing
+
+            write_sharing(report, run, sharing, None, ())
+        return sharing, None, issues
+    from ..inspect.duplicates import counting
+    from ..inspect.files import LayerFiles
+
+    with LayerFiles(cancel) as layers:
+        images, issues = _images(batch, cancel, layers)
+        layers.finish()
+        sharing = find_sharing(images)
+        with counting(layers, images, cancel) as counts:
+            found = counts.sharing()
+            if report is not None:
+                from ..inspect.sharing_report import write_sharing
+
+                write_sharing(report, run, sharing, found, counts.duplicates())
+    return sharing, found, issues
+
+
+def _images(batch: Batch, cancel: Cancel, files: LayerFiles | None) -> tuple[list[ImageLayers], list[Issue]]:
     from ..inspect.batch import layers_of_archives, layers_of_store
     from ..sources import expand
     from ..store import Store
 
-    if store is None:
-        return layers_of_archives(expand(archives), cancel)
-    with Store(store_path(store)) as opened:
-        actor = opened.actor(user, account)
-        return layers_of_store(opened, actor, cancel), []
+    if batch.store is None:
+        return layers_of_archives(expand(batch.archives), cancel, files)
+    with Store(store_path(batch.store)) as opened:
+        actor = opened.actor(batch.user, batch.account)
+        return layers_of_store(opened, actor, cancel, files)
 
 
-def _to_json(sharing: Any) -> dict[str, Any]:
-    from ..errors import printable
+def _show(sharing: Sharing, files: FileSharing | None, format: Format) -> None:
+    from .dedupe_text import to_json, to_text
 
-    return {
-        **{name: getattr(sharing, name) for name in ("images", "layers", "bytes", "distinct_layers", "distinct_bytes")},
-        "saved_bytes": sharing.saved_bytes,
-        "shared_layers": [
-            {
-                "diff_id": str(each.diff_id),
-                "bytes": each.size,
-                "saved_bytes": each.saved_bytes,
-                "images": [printable(name) for name in each.images],
-            }
-            for each in sharing.shared
-        ],
-        "common_bases": [
-            {
-                "layers": each.layers,
-                "bytes": each.size,
-                "top_diff_id": str(each.top),
-                "images": [printable(name) for name in each.images],
-            }
-            for each in sharing.bases
-        ],
-    }
-
-
-def _to_text(sharing: Any) -> str:
-    from ..errors import printable
-    from ..sizes import counted, format_size
-    from .text import table
-
-    saved, every = format_size(sharing.saved_bytes), format_size(sharing.bytes)
-    parts = [
-        f"{counted(sharing.images, 'image')}, {counted(sharing.layers, 'layer')} of which {sharing.distinct_layers} distinct: "
-        f"{saved} of {every} saved by storing each once"
-    ]
-    if sharing.shared:
-        rows = [
-            (str(each.diff_id)[7:19], format_size(each.size), str(len(each.images)), format_size(each.saved_bytes))
-            for each in sharing.shared[:_SHOWN]
-        ]
-        parts.append(table(("shared layer", "size", "images", "saves"), rows))
-    for each in sharing.bases[:_SHOWN]:
-        names = "\n".join(f"  {printable(name)}" for name in each.images[:_SHOWN])
-        more = f"\n  … {len(each.images) - _SHOWN} more" if len(each.images) > _SHOWN else ""
-        head = f"common base of {counted(len(each.images), 'image')}: {counted(each.layers, 'layer')}, {format_size(each.size)}"
-        parts.append(f"{head}, up to {str(each.top)[7:19]}\n{names}{more}")
-    return "\n\n".join(parts)
+    show(json.dumps(to_json(sharing, files), ensure_ascii=False) if format is Format.JSON else to_text(sharing, files))

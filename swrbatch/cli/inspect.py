@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import enum
 import json
-import os
 from typing import Annotated, Any
 
 import typer
@@ -64,9 +63,10 @@ def _look(
     source: str, files: bool, compat: Compat | None, store: str | None, user: str | None, account: str | None, cancel: Cancel
 ) -> Any:
     from ..inspect.images import Wanted, inspect_archive
+    from ..sources import is_path
 
     wanted = Wanted(files=files, dive=compat is Compat.DIVE)
-    if _is_archive(source, store):
+    if is_path(source, among_names=store is not None):
         return inspect_archive(source, wanted, cancel)
     from ..inspect.stored import inspect_stored
     from ..store import Store
@@ -74,17 +74,6 @@ def _look(
     with Store(store_path(store)) as opened:
         actor = opened.actor(user, account)
         return inspect_stored(opened, source, wanted, actor, cancel)
-
-
-def _is_archive(source: str, store: str | None) -> bool:
-    """What is there, or is called like an archive, is one; with --store only what cannot be a name."""
-    from ..sources import SUFFIXES
-
-    if source == "-" or not source or source.startswith(("/", "./", "../")):
-        return True
-    if store is not None:
-        return False
-    return os.path.lexists(source) or source.lower().endswith(SUFFIXES)
 
 
 def _print(result: Any, *, layers: bool, format: Format, language: Language) -> None:

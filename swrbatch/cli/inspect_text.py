@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import shutil
-import textwrap
 from collections.abc import Iterator, Sequence
 from typing import Any, Final
 
@@ -12,7 +11,7 @@ from ..errors import printable
 from ..inspect.dive import DiveNumbers
 from ..inspect.images import InspectedImage, InspectedLayer, Inspection
 from ..sizes import counted, format_size
-from .text import table, width
+from .text import cut, table, wrapped
 
 _LABEL: Final = 13
 _LONG: Final = 2000
@@ -133,7 +132,7 @@ def _image_lines(image: InspectedImage, layers: bool, columns: int) -> Iterator[
     yield printable(image.names[0]) if image.names else "(no name)"
     for label, value in _facts(image):
         if value:
-            yield from _wrapped(label, printable(value, _LONG), columns)
+            yield from wrapped(f"  {label}", printable(value, _LONG), columns, _LABEL + 2)
     if image.largest_waste:
         yield "  wasted most"
         yield from _sized(image.largest_waste)
@@ -172,18 +171,6 @@ def _facts(image: InspectedImage) -> Iterator[tuple[str, str]]:
         )
 
 
-def _wrapped(label: str, value: str, columns: int) -> list[str]:
-    indent = " " * (_LABEL + 2)
-    return textwrap.wrap(
-        value,
-        columns,
-        initial_indent=f"  {label:<{_LABEL}}",
-        subsequent_indent=indent,
-        break_on_hyphens=False,
-        break_long_words=False,
-    )
-
-
 def _sized(paths: Sequence[tuple[str, int]]) -> Iterator[str]:
     sizes = [format_size(size) for _, size in paths]
     for (path, _), size in zip(paths, sizes, strict=True):
@@ -208,20 +195,10 @@ def _layer_lines(image: InspectedImage, columns: int) -> Iterator[str]:
     for line, layer in zip(lines[1:], image.layers, strict=True):
         yield line
         step = "(history and layers do not agree)" if layer.step is None else " ".join(printable(layer.step, _LONG).split())
-        yield _cut(f"  step    {step}", columns)
-        yield f"  diff_id {layer.diff_id}"
+        yield cut(f" step    {step}", columns)
+        yield from wrapped(" diff_id", str(layer.diff_id), columns, 9)  # 80 columns with its digest
         if layer.digest not in (None, layer.diff_id):
-            yield f"  digest  {layer.digest}"
+            yield from wrapped(" digest", str(layer.digest), columns, 9)
         if layer.changes.dangling:
             yield f"  {counted(layer.changes.dangling, 'hard link')} to nothing"
         yield from (f"    {_MARKS[f.action]} {format_size(f.size):>10} {printable(f.path, _LONG)}" for f in layer.changes.files)
-
-
-def _cut(line: str, columns: int) -> str:
-    """The line, or as much of it as the terminal has room for."""
-    if width(line) <= columns:
-        return line
-    line = line[:columns]
-    while width(line) > columns - 1:
-        line = line[:-1]
-    return line + "…"

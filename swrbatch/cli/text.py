@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import re
+import shutil
+import sys
 import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
 from ..errors import Issue, Lang, printable
-from ..results import IssueRow
 from ..sizes import format_size
-from ..tables import RunResult
 
 if TYPE_CHECKING:
     from ..lint.rule import Finding
+    from ..results import IssueRow
+    from ..tables import RunResult
     from ..triggers import TriggerRun
 
 _LISTED = 60
@@ -51,10 +54,31 @@ _ZH = {
     "info": "提示",
     "files": "文件",
     "known": "已知",
+    "images": "镜像",
+    "forms": "适用对象",
     "rule": "规则",
     "level": "级别",
     "practice": "实践",
+    "code": "代码",
+    "kind": "种类",
+    "guide": "指南",
+    "meaning": "含义",
+    "symptom": "问题现象",
+    "cause": "问题原因",
+    "bad": "反例",
+    "good": "正例",
+    "see also": "另见",
+    "source": "来源",
+    "issue": "问题",
+    "finding": "审计发现",
+    "swr": "SWR错误码",
+    "docker": "docker报错",
 }
+_UNITS = re.compile(
+    r"\s+|[\u2e80-\u9fff\uac00-\ud7a3\uf900-\ufaff\uff00-\uffef]|[^\s\u2e80-\u9fff\uac00-\ud7a3\uf900-\ufaff\uff00-\uffef]+"
+)
+_BELOW = 4  # how far a text is set in below its label
+_CLOSES, _OPENS = "，。；：！？、）》」』”’", "（《「『“‘"
 
 
 def word(text: str, language: Lang) -> str:
@@ -73,6 +97,66 @@ def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     widths = [max(width(line[i]) for line in lines) for i in range(len(head))]
     padded = ("  ".join(c + " " * (w - width(c)) for c, w in zip(line, widths, strict=True)).rstrip() for line in lines)
     return "\n".join(padded)
+
+
+def cut(line: str, columns: int) -> str:
+    """The line, or as much of it as the terminal has room for."""
+    if width(line) <= columns:
+        return line
+    line = line[:columns]
+    while width(line) > columns - 1:
+        line = line[:-1]
+    return line + "…"
+
+
+def wrapped(label: str, value: str, columns: int, broad: int) -> list[str]:
+    """Text beside its label, which takes `broad` columns, in lines of `columns`. A word for which that is too narrow (a digest)
+    sends all of the text below the label; one that is longer than a line stays whole.
+
+    Chinese breaks between any two characters, but not before a mark that closes and behind one that opens.
+    """
+    chunks: list[str] = []
+    for unit in _UNITS.findall(value):
+        if chunks and not unit.isspace() and (unit[0] in _CLOSES or chunks[-1][-1] in _OPENS) and not chunks[-1].isspace():
+            chunks[-1] += unit
+        else:
+            chunks.append(unit)
+    longest = max(map(width, chunks), default=0)
+    if columns - broad < longest <= columns - _BELOW and broad > _BELOW:
+        return [label, *_lines(chunks, columns - _BELOW, " " * _BELOW)]
+    first, *more = _lines(chunks, columns - broad, " " * broad)
+    return [label + " " * (broad - width(label)) + first.lstrip(), *more]
+
+
+def _lines(chunks: Iterable[str], room: int, indent: str) -> list[str]:
+    lines, line, used = [], "", 0
+    for chunk in chunks:
+        size = 1 if chunk.isspace() else width(chunk)
+        if used + size > room and line:
+            lines.append(indent + line.rstrip())
+            line, used = "", 0
+        if line or not chunk.isspace():
+            line, used = line + (" " if chunk.isspace() else chunk), used + size
+    return [*lines, indent + line.rstrip()]
+
+
+def terminal() -> int | None:
+    """Columns of the terminal that results go to; None where they go to a program or a file, which get their lines whole."""
+    return max(40, shutil.get_terminal_size().columns) if sys.stdout.isatty() else None
+
+
+def fitted(*texts: str, indent: str = "  ") -> list[str]:
+    """Texts set in, broken where the lines of a terminal end."""
+    columns = terminal()
+    if columns is None:
+        return [indent + text for text in texts]
+    return [line for text in texts for line in wrapped(indent, text, columns, len(indent))]
+
+
+def rows_cut(lines: str) -> str:
+    """The lines of a table, each only as long as those of a terminal."""
+    columns = terminal()
+    return lines if columns is None else "\n".join(cut(line, columns) for line in lines.split("\n"))
 
 
 def summary(result: RunResult, language: Lang) -> str:
@@ -109,7 +193,8 @@ def _rejections(result: RunResult, language: Lang) -> str:
     for row in result.issues:
         if row.severity == "error":
             lines += issue_lines(row, language)
-    return "\n".join(lines)
+    more = "更多说明：swrbatch explain 代码" if language == "zh" else "more of each: swrbatch explain CODE"
+    return "\n".join([*lines, more]) if lines else ""
 
 
 def way_out(found: Issue | Finding, language: Lang) -> str:
@@ -130,8 +215,7 @@ def issue_lines(row: IssueRow | Issue, language: Lang) -> list[str]:
     colon = "：" if language == "zh" else ": "
     return [
         f"{word(row.severity, language)} {row.code} {printable(row.archive)}{place}",
-        f"  {message}",
-        f"  {word('way out', language)}{colon}{way_out}",
+        *fitted(message, f"{word('way out', language)}{colon}{way_out}"),
     ]
 
 

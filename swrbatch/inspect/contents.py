@@ -16,7 +16,7 @@ from ..compression import Compression, CorruptData, decompress
 from ..digest import Cancel
 from ..errors import ArchiveFault, fault
 from ..layers import Budget, LayerSource
-from ..tar import Member, PlainSource, TarBounds, TarReader
+from ..tar import Look, Member, PlainSource, TarBounds, TarReader, TarSource
 from .tree import MAX_NODES
 
 MAX_LAYER_NAMES: Final = 128 << 20
@@ -73,21 +73,27 @@ def _bad_start(header: bytes) -> ArchiveFault:
     return fault("archive-corrupt", detail=f"the layer is no tar but {what}")
 
 
-def _reader(source: PlainSource | PieceSource, cancel: Cancel) -> TarReader:
-    return TarReader(source, TarBounds(members=MAX_NODES, names=MAX_LAYER_NAMES), _bad_start, cancel)
+def tar_reader(source: TarSource, cancel: Cancel, look: Look | None = None) -> TarReader:
+    """The members of a layer, within the bounds of one."""
+    return TarReader(source, TarBounds(members=MAX_NODES, names=MAX_LAYER_NAMES), _bad_start, cancel, look)
 
 
-def walk_pieces(pieces: Iterator[bytes], cancel: Cancel) -> LayerWalk:
+def walk_pieces(pieces: Iterator[bytes], cancel: Cancel, look: Look | None = None) -> LayerWalk:
     """The members of a layer whose tar comes in pieces. They are read to their end, whatever lies behind the tar's own."""
     walk = LayerWalk(iter(()))
 
     def members() -> Iterator[Member]:
         source = PieceSource(pieces)
-        yield from _reader(source, cancel)
+        yield from tar_reader(source, cancel, look)
         walk.bytes = source.drain()
 
     walk.members = members()
     return walk
+
+
+def at_layer(error: ArchiveFault, place: str) -> ArchiveFault:
+    """A fault in a layer, located at the layer."""
+    return ArchiveFault(error.issue.at(place=f"{place}: {error.issue.place}" if error.issue.place else place))
 
 
 @dataclass(slots=True)
@@ -100,15 +106,18 @@ class ArchiveLayers:
     _known: dict[LayerSource, tuple[list[Member], int]] = field(default_factory=dict)
     _room: int = _REMEMBERED
 
-    def walk(self, layer: LayerSource) -> LayerWalk:
-        """The members of a layer. As they are taken: the issues of `TarReader`, layer-corrupt, decompressed-too-large."""
+    def walk(self, layer: LayerSource, look: Look | None = None) -> LayerWalk:
+        """The members of a layer; `look` sees the data of those that are read now.
+
+        As they are taken: the issues of `TarReader`, layer-corrupt, decompressed-too-large.
+        """
         if layer in self._known:
             members, size = self._known[layer]
             return LayerWalk(iter(members), size)
         if layer.compression is Compression.NONE:
-            walk = LayerWalk(iter(_reader(PlainSource(layer.extent), self.cancel)), layer.extent.size)
+            walk = LayerWalk(iter(tar_reader(PlainSource(layer.extent), self.cancel, look)), layer.extent.size)
         else:
-            walk = walk_pieces(self._content(layer), self.cancel)
+            walk = walk_pieces(self.content(layer), self.cancel, look)
         if layer in self.shared:
             walk.members = self._remember(layer, walk, walk.members)
         return walk
@@ -123,7 +132,8 @@ class ArchiveLayers:
             self._known[layer] = (kept, walk.bytes)
             self._room -= len(kept)
 
-    def _content(self, layer: LayerSource) -> Generator[bytes, None, None]:
+    def content(self, layer: LayerSource) -> Generator[bytes, None, None]:
+        """The uncompressed tar of a layer in pieces. Raises layer-corrupt, decompressed-too-large."""
         size = 0
         try:
             with contextlib.closing(decompress(layer.compression, layer.extent.chunks(self.cancel))) as pieces:

@@ -20,7 +20,7 @@ from ..errors import ArchiveFault, Issue, has_errors
 from ..image import ImageConfig
 from ..layers import Budget, LayerSource
 from ..validate import ArchiveImage, issues_of, read_archive
-from .contents import ArchiveLayers, LayerWalk
+from .contents import ArchiveLayers, LayerWalk, at_layer
 from .dive import DiveCount, DiveNumbers
 from .tree import LayerChanges, MergedTree
 
@@ -41,6 +41,7 @@ class RunSettings:
     volumes: tuple[str, ...] = ()
     labels: tuple[tuple[str, str], ...] = ()
     healthcheck: tuple[str, ...] = ()
+    shell: tuple[str, ...] = ()
 
     @classmethod
     def parse(cls, raw: bytes) -> RunSettings:
@@ -61,6 +62,7 @@ class RunSettings:
             volumes=tuple(sorted(_keys(run.get("Volumes")))),
             labels=tuple(sorted((k, _text(v)) for k, v in labels.items())) if isinstance(labels, dict) else (),
             healthcheck=_texts(health.get("Test")) if isinstance(health, dict) else (),
+            shell=_texts(run.get("Shell")),
         )
 
 
@@ -227,8 +229,7 @@ def merge(
         try:
             changes, size = _put(tree, dive, layer.walk())
         except ArchiveFault as e:
-            where = f"{place(position)}: {e.issue.place}" if e.issue.place else place(position)
-            raise ArchiveFault(e.issue.at(place=where)) from e
+            raise at_layer(e, place(position)) from e
         found.append(
             InspectedLayer(
                 diff_id=config.diff_ids[position],

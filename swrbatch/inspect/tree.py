@@ -29,6 +29,7 @@ WHITEOUT: Final = ".wh."
 OPAQUE: Final = ".wh..wh..opq"
 _AUFS: Final = ".wh..wh."
 _DATA: Final = ("file", "sparse file")
+_MAX_LINKS: Final = 40  # as Linux has it
 
 Action = Literal["added", "changed", "deleted"]
 
@@ -40,6 +41,25 @@ class FileChange:
     action: Action
     path: str
     size: int
+
+
+@dataclass(frozen=True, slots=True)
+class Loss:
+    """Bytes of a regular file that no path leads to any more: put there by layer `since`, gone with layer `by`."""
+
+    path: str
+    size: int
+    since: int
+    by: int
+
+
+@dataclass(frozen=True, slots=True)
+class TreeFile:
+    """What is no folder, at a path of the tree: the layer that set it last, and its member (of a hard link: the target's)."""
+
+    path: str
+    layer: int
+    member: Member
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -71,12 +91,13 @@ class _Inode:
 class _File:
     """A name that is no folder, last set by `layer`. `size` is that of a regular file, 0 for all others."""
 
-    __slots__ = ("inode", "layer", "size")
+    __slots__ = ("inode", "layer", "member", "size")
 
-    def __init__(self, size: int, layer: int, inode: _Inode | None = None) -> None:
+    def __init__(self, size: int, layer: int, inode: _Inode | None = None, member: Member | None = None) -> None:
         self.size = size
         self.layer = layer
         self.inode = inode
+        self.member = member
 
 
 class _Folder:
@@ -109,13 +130,18 @@ def path_parts(name: str) -> list[str]:
 
 
 class MergedTree:
-    """The tree of an image. Layers are put on it from the lowest: `begin`, `add` each member, `end`."""
+    """The tree of an image. Layers are put on it from the lowest: `begin`, `add` each member, `end`.
 
-    def __init__(self, *, keep_files: bool = False) -> None:
+    With `keep_members` files can be looked up (`resolve`), and `losses` tells of each file whose bytes are wasted.
+    """
+
+    def __init__(self, *, keep_files: bool = False, keep_members: bool = False) -> None:
         self.total_bytes = 0
         self.wasted_bytes = 0
         self.wasted: dict[str, int] = {}
+        self.losses: list[Loss] = []
         self._keep = keep_files
+        self._keep_members = keep_members
         self._root = _Folder(0)
         self._nodes = 0
         self._layer = -1
@@ -147,6 +173,45 @@ class MergedTree:
             if isinstance(node, _File):
                 yield path, node.size
 
+    def resolve(self, path: str) -> TreeFile | bool | None:
+        """What a path of a container leads to, symbolic links followed: a file, True for a folder, None for nothing.
+
+        False where that cannot be told: links go round, or lead to what only a running container has (/proc, /dev).
+        """
+        left = list(reversed([part for part in path.split("/") if part and part != "."]))
+        done: list[str] = []
+        followed = 0
+        while left:
+            part = left.pop()
+            if part == "..":
+                del done[-1:]
+                continue
+            node = self._find([*done, part])
+            if not isinstance(node, _File):
+                if node is None:
+                    return False if done[:1] in (["proc"], ["dev"], ["sys"]) or part in ("proc", "dev", "sys") else None
+                done.append(part)
+                continue
+            member = node.member
+            if member is None:  # a hard link to nothing
+                return False
+            if member.kind != "symbolic link":
+                if left:
+                    return None
+                return TreeFile("/".join((*done, part)), node.layer, member)
+            followed += 1
+            if followed > _MAX_LINKS:
+                return False
+            if member.target.startswith("/"):
+                done = []
+            left += [step for step in reversed(member.target.split("/")) if step and step != "."]
+        return True
+
+    def layer_of(self, path: str) -> int | None:
+        """The layer that set the file at a path, links not followed; None when no file is there."""
+        node = self._find(path.split("/"))
+        return node.layer if isinstance(node, _File) else None
+
     # --- putting a layer on ------------------------------------------------------------------------------------------
 
     def begin(self) -> None:
@@ -170,7 +235,8 @@ class MergedTree:
             size = member.size if member.kind in _DATA else 0
             self.total_bytes += size
             self._file_bytes += size
-            self._put(self._folder(parts), parts, base, _File(size, self._layer))
+            kept = member if self._keep_members else None
+            self._put(self._folder(parts), parts, base, _File(size, self._layer, None, kept))
 
     def end(self) -> LayerChanges:
         """End the layer; what it changed."""
@@ -239,7 +305,7 @@ class MergedTree:
                 found.inode = _Inode()
             # Before its folder is made, for that may stand where the target does.
             found.inode.names += 1
-            self._put(self._folder(parts), parts, base, _File(found.size, self._layer, found.inode))
+            self._put(self._folder(parts), parts, base, _File(found.size, self._layer, found.inode, found.member))
 
     def _put(self, parent: _Folder, parts: list[str], base: str, file: _File) -> None:
         old = parent.children.get(base)
@@ -322,3 +388,5 @@ class MergedTree:
             self.wasted_bytes += file.size
             self._removed_bytes += file.size
             self.wasted[path] = self.wasted.get(path, 0) + file.size
+            if self._keep_members:
+                self.losses.append(Loss(path, file.size, file.layer, self._layer))

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import replace
 from types import MappingProxyType
 from typing import Final
 
 from ..errors import UsageError, printable
-from . import file_rules, package_rules, run_rules
+from . import content_rules, file_rules, image_rules, package_rules, program_rules, run_rules, workload_rules
 from .build import Build
-from .rule import Hit, Level, Rule, rule
+from .rule import Hit, ImageForm, Level, Rule, rule
 
 IGNORE: Final = "swrbatch ignore="
 IGNORE_FILE: Final = "swrbatch ignore-file="
@@ -51,10 +52,31 @@ def named_in(text: str, prefix: str) -> list[str]:
     return [name for name in text[len(prefix) :].partition(" ")[0].split(",") if name]
 
 
+def _with_forms(rules: Iterable[Rule], forms: Iterable[ImageForm]) -> Iterator[Rule]:
+    by_id = {form.id: form for form in forms}
+    for one in rules:
+        yield replace(one, image=by_id.pop(one.id)) if one.id in by_id else one
+    assert not by_id
+
+
 RULES: Final[tuple[Rule, ...]] = (
     syntax,
     unknown_ignore,
-    *sorted((*run_rules.RULES, *package_rules.RULES, *file_rules.RULES), key=lambda one: one.practice or 99),
+    *sorted(
+        _with_forms(
+            (
+                *run_rules.RULES,
+                *package_rules.RULES,
+                *file_rules.RULES,
+                *image_rules.RULES,
+                *content_rules.RULES,
+                *program_rules.RULES,
+            ),
+            (*image_rules.FORMS, *content_rules.FORMS, *program_rules.FORMS),
+        ),
+        key=lambda one: one.practice or 99,
+    ),
+    *workload_rules.RULES,
 )
 BY_ID: Final[Mapping[str, Rule]] = MappingProxyType({one.id: one for one in RULES})
 

@@ -1,17 +1,17 @@
-"""Lint one Dockerfile: bytes and a build context in, findings out. Nothing is read here."""
+"""Lint a Dockerfile or manifests: what was read goes in, findings come out. Nothing is read here."""
 
 from __future__ import annotations
 
-import hashlib
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from ..errors import printable
 from .build import Build, Context, plan_build
 from .catalog import IGNORE, IGNORE_FILE, RULES, named_in
 from .dockerfile import parse_dockerfile
-from .file_rules import secret_in_build
-from .rule import Finding, Hit, Rule
+from .file_rules import secret_pairs
+from .rule import Finding, Hit, Rule, fingerprint
+from .workload import WorkloadFile
 
 
 def lint_dockerfile(data: bytes, path: str, context: Context | None = None, rules: Sequence[Rule] = RULES) -> tuple[Finding, ...]:
@@ -21,10 +21,10 @@ def lint_dockerfile(data: bytes, path: str, context: Context | None = None, rule
     whole_file, ranges = _ignored(build)
     found = []
     for one in rules:
-        for place in one.check(build):
+        for place in one.check(build) if one.check is not None else ():
             if one.id not in whole_file and not any(one.id in names and a <= place.line <= b for a, b, names in ranges):
                 found.append((one, place))
-    secrets = [(place.line, place.end_line) for place in secret_in_build.check(build)]
+    secrets = [(instruction.line, instruction.end_line) for instruction, _ in secret_pairs(build)]
     found.sort(key=lambda pair: (pair[1].line, -pair[0].level.rank, pair[0].id))
     seen: Counter[tuple[str, str]] = Counter()
     findings = []
@@ -33,7 +33,28 @@ def lint_dockerfile(data: bytes, path: str, context: Context | None = None, rule
         if any(first <= place.line <= last for first, last in secrets):
             snippet = "***"  # whatever rule tells about the line, a secret's value goes nowhere
         seen[one.id, snippet] += 1
-        findings.append(_finding(one, place, path, snippet, seen[one.id, snippet]))
+        findings.append(finding_at(one, place, path, snippet, seen[one.id, snippet]))
+    return tuple(findings)
+
+
+def lint_workloads(files: Iterable[WorkloadFile], rules: Sequence[Rule] = RULES) -> tuple[Finding, ...]:
+    """The findings of files of manifests, file by file, ordered by line. A comment on the line or above it takes one back."""
+    findings = []
+    for file in files:
+        lines = file.text.split("\n")
+        whole = {name for line in lines for name in named_in(line.strip().lstrip("# "), IGNORE_FILE)}
+        found = []
+        for one in rules:
+            for place in one.workload(file) if one.workload is not None else ():
+                around = (line.partition("#")[2].strip() for line in lines[max(0, place.line - 2) : place.line])
+                if one.id not in whole and not any(one.id in named_in(text, IGNORE) for text in around):
+                    found.append((one, place))
+        found.sort(key=lambda pair: (pair[1].line, -pair[0].level.rank, pair[0].id))
+        seen: Counter[tuple[str, str]] = Counter()
+        for one, place in found:
+            snippet = printable(lines[place.line - 1].strip(), 160) if place.line <= len(lines) else ""
+            seen[one.id, snippet] += 1
+            findings.append(finding_at(one, place, file.path, snippet, seen[one.id, snippet]))
     return tuple(findings)
 
 
@@ -51,10 +72,9 @@ def _ignored(build: Build) -> tuple[set[str], list[tuple[int, int, set[str]]]]:
     return whole, ranges
 
 
-def _finding(one: Rule, place: Hit, path: str, snippet: str, count: int) -> Finding:
+def finding_at(one: Rule, place: Hit, path: str, snippet: str, count: int) -> Finding:
+    """What a rule found in the lines of a file; `count` tells it from others of the rule with the same snippet."""
     params = dict(place.params)
-    # The fingerprint outlives edits elsewhere in the file: it holds the line's text, not its number.
-    told = "\0".join((one.id, path, snippet, str(count)))
     return Finding(
         rule=one.id,
         level=place.level or one.level,
@@ -67,5 +87,6 @@ def _finding(one: Rule, place: Hit, path: str, snippet: str, count: int) -> Find
         way_out_zh=one.way_out_zh.format_map(params),
         section=one.section,
         snippet=snippet,
-        fingerprint=hashlib.sha256(told.encode("utf-8", "replace")).hexdigest(),
+        # It outlives edits elsewhere in the file: it holds the line's text, not its number.
+        fingerprint=fingerprint(one.id, path, snippet, str(count)),
     )

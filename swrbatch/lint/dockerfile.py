@@ -294,7 +294,7 @@ def _length(text: str, word: str) -> int:
 
 def _heredoc_words(text: str, escape: str) -> Iterator[tuple[str, int, bool, bool]]:
     """Name, descriptor, whether tabs are stripped, whether variables are expanded, of each heredoc that a line opens."""
-    for word in split_words(text, escape):
+    for word in split_words(text, escape) if "<<" in text else ():
         match = _HEREDOC.fullmatch(word)
         if match is None:
             continue

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from itertools import pairwise
 from typing import Final
 
 from .build import Build, Step
 from .ignored import excludes
 from .images import split_image
-from .instructions import Instruction
+from .instructions import Instruction, Pair
 from .packages import bare, installs, language_install, package_calls
 from .rule import Hit, Level, hit, rule
+from .secrets import is_secret, is_secret_name
 
 _TAR: Final = re.compile(r"\.(tar|tgz|tbz2?|txz|tar\.(gz|bz2|xz|zst|lz|lzma|Z))$", re.IGNORECASE)
 _URL: Final = re.compile(r"(https?|ftp)://|git@|git://", re.IGNORECASE)
@@ -158,22 +158,6 @@ def legacy_env(build: Build) -> Iterator[Hit]:
             yield hit(found, keyword=found.keyword, key=found.pairs[0].key)
 
 
-_SECRET: Final = frozenset(["PASSWORD", "PASSWD", "PASSPHRASE", "PWD", "SECRET", "TOKEN", "APIKEY", "CREDENTIAL", "CREDENTIALS"])
-_KEYS: Final = frozenset(["API", "ACCESS", "SECRET", "PRIVATE", "ENCRYPTION", "SIGNING", "SSH"])
-_HARMLESS: Final = frozenset(
-    ["FILE", "PATH", "PUBLIC", "VERSION", "GPG", "URL", "LENGTH", "TTL", "EXPIRY", "ALLOW", "REQUIRE", "NAME", "ID", "DIR"]
-)
-_NO_SECRET: Final = re.compile(r"|yes|no|true|false|on|off|[01]|/.*|\$.*|<.*>", re.IGNORECASE)
-_KNOWN_SECRET: Final = re.compile(r"AKIA[0-9A-Z]{16}|gh[pousr]_[A-Za-z0-9]{36}|-----BEGIN [A-Z ]*PRIVATE KEY")
-
-
-def _secret_name(name: str) -> bool:
-    words = [word for word in re.split(r"[_.-]", re.sub(r"(?<=[a-z])(?=[A-Z])", "_", name).upper()) if word]
-    if set(words) & _HARMLESS or words in (["PWD"], ["OLDPWD"]):
-        return False
-    return bool(set(words) & _SECRET) or any(a in _KEYS and b == "KEY" for a, b in pairwise(words))
-
-
 @rule(
     "secret-in-build", 12, Level.ERROR,
     ("{keyword} {name} looks like a secret: everybody who has the image can read its value (***)", "{keyword} {name}疑似敏感信息：任何得到镜像的人都能读取其值（***）"),
@@ -182,13 +166,18 @@ def _secret_name(name: str) -> bool:
     good="FROM node:22\nENV DB_PASSWORD_FILE=/run/secrets/db\nRUN --mount=type=secret,id=token cat /run/secrets/token\n",
 )  # fmt: skip
 def secret_in_build(build: Build) -> Iterator[Hit]:
+    for found, pair in secret_pairs(build):
+        yield hit(found, keyword=found.keyword, name=pair.key)
+
+
+def secret_pairs(build: Build) -> Iterator[tuple[Instruction, Pair]]:
+    """The pairs of ENV and ARG that look like secrets."""
     for found in build.file.instructions:
         for pair in found.pairs if found.keyword in ("ENV", "ARG") else ():
             value = (pair.value or "").strip("\"'")
             unset = pair.value is None and found.keyword == "ARG"
-            named = _secret_name(pair.key) and (unset or not _NO_SECRET.fullmatch(value))
-            if named or _KNOWN_SECRET.search(value):
-                yield hit(found, keyword=found.keyword, name=pair.key)
+            if (unset and is_secret_name(pair.key)) or is_secret(pair.key, value):
+                yield found, pair
 
 
 def _ports(build: Build) -> Iterator[tuple[Step, str]]:

@@ -1,51 +1,80 @@
-"""Finds Dockerfiles on disk and reads them with their build context: the folder they lie in."""
+"""Finds what can be linted on disk: Dockerfiles, archives of images, Kubernetes manifests, each told by its content.
+
+A Dockerfile is read with its build context: the folder that it lies in.
+"""
 
 from __future__ import annotations
 
 import os
 import re
 import stat
-from collections.abc import Iterable, Iterator, Sequence
-from typing import Final
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from typing import Final, Literal
 
+from ..compression import Compression, sniff
 from ..errors import UsageError, printable
+from ..manifests import SUFFIXES as MANIFESTS
+from ..sources import SUFFIXES as ARCHIVES
 from .build import Context
-from .catalog import RULES
-from .check import lint_dockerfile
 from .dockerfile import MAX_BYTES
-from .rule import Finding, Rule
 
+Kind = Literal["dockerfile", "archive", "workload"]
 _NAME: Final = re.compile(r"(?:Dockerfile|Containerfile)(?:[.-].+)?|.+\.(?:Dockerfile|Containerfile)", re.IGNORECASE)
 _FROM: Final = re.compile(rb"^[ \t]*FROM[ \t]", re.IGNORECASE | re.MULTILINE)
-_TAR: Final = (257, b"ustar")
-_COMPRESSED: Final = (b"\x1f\x8b", b"\x28\xb5\x2f\xfd", b"BZh", b"\xfd7zXZ")
+_POD: Final = rb"(?:Pod|Deployment|StatefulSet|DaemonSet|ReplicaSet|Job|CronJob|ServiceAccount|\w*List)"
+_WORKLOAD: Final = re.compile(rb"^[ \t{,-]*[\"']?kind[\"']?[ \t]*:[ \t]*[\"']?" + _POD + rb"\b", re.MULTILINE)
 _SCRIPT_BYTES: Final = 1 << 18
 
 
-def lint_paths(paths: Iterable[str], rules: Sequence[Rule] = RULES) -> tuple[list[str], list[Finding]]:
-    """The files that were linted and their findings, in the order given. UsageError for a path that holds no Dockerfile."""
-    files = list(dict.fromkeys(file for path in paths for file in dockerfiles(path)))
-    findings: list[Finding] = []
-    for file in files:
-        findings += lint_dockerfile(_read(file), file, context_of(file), rules)
-    return files, findings
+@dataclass(frozen=True, slots=True)
+class LintFile:
+    """A file to be linted; `searched` tells that it was found below a folder and not named."""
+
+    kind: Kind
+    path: str
+    searched: bool
 
 
-def dockerfiles(path: str) -> list[str]:
-    """The Dockerfiles that a path names: itself, or those below a folder (by name and content)."""
+def lint_files(paths: Iterable[str]) -> list[LintFile]:
+    """What these paths name, each file once, in the order given. UsageError for a path that holds nothing to lint."""
+    found = {file.path: file for path in paths for file in _files(path)}
+    return list(found.values())
+
+
+def _files(path: str) -> list[LintFile]:
+    if path == "-":
+        return [LintFile("archive", path, False)]
     if os.path.isdir(path):
-        found = [file for file in _walk(path) if _FROM.search(_read(file))]
-        if not found:
-            raise UsageError(f"{printable(path)} holds no Dockerfile (Dockerfile*, *.Dockerfile, Containerfile)")
-        return found
+        searched = [LintFile(kind, file, True) for file in _walk(path) if (kind := _kind_of(read_start(file), file)) is not None]
+        if not searched:
+            raise UsageError(
+                f"{printable(path)} holds no Dockerfile, no archive ({', '.join(ARCHIVES)}) and no workload (YAML, JSON)"
+            )
+        return searched
     if not os.path.exists(path):
         raise UsageError(f"{printable(path)} does not exist")
-    data = _read(path)
-    if data.startswith(_COMPRESSED) or data[_TAR[0] : _TAR[0] + 5] == _TAR[1]:
-        raise UsageError(f"{printable(path)} is an archive: lint reads Dockerfiles only so far")
-    if b"\0" in data[:4096] or not (_FROM.search(data) or _NAME.fullmatch(os.path.basename(path))):
-        raise UsageError(f"{printable(path)} is no Dockerfile: it has no FROM")
-    return [path]
+    data = read_start(path)
+    kind = _kind_of(data, path) or (
+        "dockerfile" if _NAME.fullmatch(os.path.basename(path)) and b"\0" not in data[:4096] else None
+    )
+    if kind is None:
+        binary = b"\0" in data[:4096]
+        raise UsageError(f"{printable(path)} is no archive, no Dockerfile{'' if binary else ' (it has no FROM)'} and no workload")
+    return [LintFile(kind, path, False)]
+
+
+def _kind_of(data: bytes, path: str) -> Kind | None:
+    """What a file is by its first bytes; its name only decides between two kinds of text."""
+    if sniff(data[:6]) is not Compression.NONE or data[257:262] == b"ustar":
+        return "archive"
+    if b"\0" in data[:4096]:
+        return None
+    name = os.path.basename(path)
+    is_manifest = _WORKLOAD.search(data) is not None
+    if is_manifest and (name.lower().endswith(MANIFESTS) or not _FROM.search(data)):
+        return "workload"
+    return "dockerfile" if not name.lower().endswith(MANIFESTS) and _FROM.search(data) else None
 
 
 def _walk(folder: str) -> Iterator[str]:
@@ -53,17 +82,18 @@ def _walk(folder: str) -> Iterator[str]:
         folders[:] = sorted(name for name in folders if name not in (".git", "node_modules"))
         for name in sorted(names):
             path = os.path.join(at, name)
-            if _NAME.fullmatch(name) and not name.endswith(".dockerignore") and os.path.isfile(path):
+            named = _NAME.fullmatch(name) and not name.endswith(".dockerignore")
+            if (named or name.lower().endswith((*ARCHIVES, *MANIFESTS))) and os.path.isfile(path):
                 yield path
 
 
-def _read(path: str) -> bytes:
-    """One byte more than a Dockerfile may have at most. UsageError if it cannot be read."""
+def read_start(path: str, size: int = MAX_BYTES + 1) -> bytes:
+    """The first bytes of a file (one more than a Dockerfile may have at most). UsageError if it cannot be read."""
     try:
         if not stat.S_ISREG(os.stat(path).st_mode):
             raise UsageError(f"{printable(path)} is no regular file")
         with open(path, "rb") as file:
-            return file.read(MAX_BYTES + 1)
+            return file.read(size)
     except OSError as e:
         raise UsageError(f"{printable(path)} cannot be read: {e.strerror}") from e
 

@@ -12,6 +12,7 @@ from urllib.parse import quote
 from ..errors import Lang, UsageError, printable
 from .catalog import RULES
 from .rule import Finding, Level, Rule
+from .targets import LintResult
 
 _SCHEMA: Final = "https://json.schemastore.org/sarif-2.1.0.json"
 _SARIF: Final = {Level.ERROR: "error", Level.WARNING: "warning", Level.INFO: "note"}
@@ -19,9 +20,16 @@ _GITLAB: Final = {Level.ERROR: "major", Level.WARNING: "minor", Level.INFO: "inf
 _MAX_BASELINE: Final = 64 << 20
 
 
-def to_json(files: Sequence[str], findings: Sequence[Finding]) -> str:
-    """`{"files": […], "findings": [{rule, level, path, line, end_line, message, …, fingerprint}]}`."""
-    return json.dumps({"files": list(files), "findings": [asdict(one) for one in findings]}, ensure_ascii=False)
+def to_json(result: LintResult, findings: Sequence[Finding]) -> str:
+    """`{"files": […], "images": [{path, name}], "findings": [{rule, level, path, line, …, fingerprint}], "issues": […]}`."""
+    names = ("code", "severity", "archive", "image_index", "place", "message", "message_zh", "way_out", "way_out_zh")
+    told = {
+        "files": list(result.files),
+        "images": [{"path": path, "name": printable(name)} for path, name in result.images],
+        "findings": [asdict(one) for one in findings],
+        "issues": [{name: getattr(one, name) for name in names} for one in result.issues],
+    }
+    return json.dumps(told, ensure_ascii=False)
 
 
 def read_baseline(path: str) -> frozenset[str]:
@@ -47,7 +55,8 @@ def to_sarif(findings: Sequence[Finding], language: Lang, version: str) -> str:
 
 
 def _sarif_rule(one: Rule, language: Lang) -> dict[str, Any]:
-    markdown = f"{one.remedy(language)}\n\nBad:\n\n```dockerfile\n{one.bad}```\n\nGood:\n\n```dockerfile\n{one.good}```\n"
+    kind = "yaml" if one.workload is not None else "dockerfile"
+    markdown = f"{one.remedy(language)}\n\nBad:\n\n```{kind}\n{one.bad}```\n\nGood:\n\n```{kind}\n{one.good}```\n"
     return {
         "id": one.id,
         "name": "".join(word.capitalize() for word in one.id.split("-")),
@@ -55,22 +64,40 @@ def _sarif_rule(one: Rule, language: Lang) -> dict[str, Any]:
         "fullDescription": {"text": f"{one.text(language)} ({one.section})"},
         "help": {"text": one.remedy(language), "markdown": markdown},
         "defaultConfiguration": {"level": _SARIF[one.level]},
-        "properties": {"tags": ["dockerfile", f"practice-{one.practice}"]},
+        "properties": {"tags": [*one.forms, f"practice-{one.practice}"]},
     }
 
 
 def _sarif_result(one: Finding, index: int, language: Lang) -> dict[str, Any]:
-    region = {"startLine": one.line, "endLine": one.end_line}
-    context = {**region, "snippet": {"text": one.snippet}}
-    place = {"artifactLocation": {"uri": quote(one.path)}, "region": region, "contextRegion": context}
+    place: dict[str, Any] = {"physicalLocation": _sarif_lines(one)}
+    if one.image:
+        place = {"physicalLocation": {"artifactLocation": {"uri": quote(one.path)}}, "logicalLocations": _sarif_logical(one)}
     return {
         "ruleId": one.rule,
         "ruleIndex": index,
         "level": _SARIF[one.level],
         "message": {"text": f"{one.text(language)}. {one.remedy(language)}"},
-        "locations": [{"physicalLocation": place}],
+        "locations": [place],
         "partialFingerprints": {"swrbatchFinding/v1": one.fingerprint},
+        **({"properties": {"bytes": one.bytes}} if one.bytes is not None else {}),
     }
+
+
+def _sarif_lines(one: Finding) -> dict[str, Any]:
+    region = {"startLine": one.line, "endLine": one.end_line}
+    context = {**region, "snippet": {"text": one.snippet}}
+    return {"artifactLocation": {"uri": quote(one.path)}, "region": region, "contextRegion": context}
+
+
+def _sarif_logical(one: Finding) -> list[dict[str, str]]:
+    """Image, layer, path: from the outermost to what is meant, each with its whole name."""
+    parts = [(one.image, "image"), (one.layer, "layer"), (one.place, "member" if one.layer else "property")]
+    found: list[dict[str, str]] = []
+    for name, kind in parts:
+        if name:
+            whole = f"{found[-1]['fullyQualifiedName']}/{name}" if found else name
+            found.append({"name": name, "fullyQualifiedName": whole, "kind": kind})
+    return found
 
 
 def to_gitlab(findings: Iterable[Finding], language: Lang) -> str:
@@ -78,7 +105,7 @@ def to_gitlab(findings: Iterable[Finding], language: Lang) -> str:
     return json.dumps(
         [
             {
-                "description": f"{one.text(language)}. {one.remedy(language)}",
+                "description": f"{_where(one)}{one.text(language)}. {one.remedy(language)}",
                 "check_name": one.rule,
                 "fingerprint": one.fingerprint,
                 "severity": _GITLAB[one.level],
@@ -90,22 +117,39 @@ def to_gitlab(findings: Iterable[Finding], language: Lang) -> str:
     )
 
 
-def to_junit(files: Sequence[str], findings: Sequence[Finding], language: Lang, fail_on: Level) -> str:
-    """A suite for each file, a case for each rule that found something; it fails at or above the threshold."""
+def _where(one: Finding) -> str:
+    """The place within an image, for programs that know only files and lines."""
+    return f"{one.image} {one.place}: " if one.image else ""
+
+
+def to_junit(result: LintResult, findings: Sequence[Finding], language: Lang, fail_on: Level) -> str:
+    """A suite for each file or image, a case for each rule that found something; it fails at or above the threshold.
+
+    An issue that keeps an archive from being read is an error of a suite of its own.
+    """
     root = ET.Element("testsuites", name="swrbatch lint")
-    for file in files:
-        own = [one for one in findings if one.path == file]
+    holders = {path for path, _ in result.images}
+    suites = [(file, "") for file in result.files if file not in holders]
+    suites += [(path, printable(name)) for path, name in result.images]
+    for path, image in suites:
+        own = [one for one in findings if one.path == path and one.image == image]
         rules = list(dict.fromkeys(one.rule for one in own)) or ["lint"]
-        suite = ET.SubElement(root, "testsuite", name=printable(file), tests=str(len(rules)), errors="0")
+        shown = printable(path if image in ("", path) else f"{path} {image}")
+        suite = ET.SubElement(root, "testsuite", name=shown, tests=str(len(rules)), errors="0")
         for name in rules:
-            case = ET.SubElement(suite, "testcase", classname=printable(file), name=name)
+            case = ET.SubElement(suite, "testcase", classname=shown, name=name)
             told = [one for one in own if one.rule == name]
             failing = [one for one in told if one.level.rank >= fail_on.rank]
-            text = "\n".join(f"{printable(one.path)}:{one.line}: {one.text(language)}. {one.remedy(language)}" for one in told)
+            text = "\n".join(f"{one.location}: {one.text(language)}. {one.remedy(language)}" for one in told)
             if failing:
                 ET.SubElement(case, "failure", type=name, message=failing[0].text(language)).text = text
             elif told:
                 ET.SubElement(case, "system-out").text = text
         suite.set("failures", str(len(suite.findall("testcase/failure"))))
+    for issue in result.issues:
+        if issue.is_error:
+            suite = ET.SubElement(root, "testsuite", name=printable(issue.archive), tests="1", errors="1", failures="0")
+            case = ET.SubElement(suite, "testcase", classname=printable(issue.archive), name=issue.code)
+            ET.SubElement(case, "error", type=issue.code, message=issue.text(language)).text = issue.remedy(language)
     ET.indent(root)
     return ET.tostring(root, encoding="unicode", xml_declaration=True)

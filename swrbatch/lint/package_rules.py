@@ -16,7 +16,7 @@ _SERVICES: Final = {
     "redis-server": "redis", "mongodb": "mongodb", "mongodb-server": "mongodb", "rabbitmq-server": "rabbitmq", "cron": "cron", "cronie": "cron",
     "memcached": "memcached", "vsftpd": "ftp", "rsyslog": "syslog", "postfix": "smtp",
 }  # fmt: skip
-_RUNTIMES: Final = {
+RUNTIMES: Final = {
     "nodejs": "node", "node": "node", "npm": "node", "python3": "python", "python": "python", "python3-pip": "python", "php": "php", "php-fpm": "php",
     "ruby": "ruby", "golang": "golang", "golang-go": "golang", "default-jre": "eclipse-temurin", "default-jdk": "eclipse-temurin", "java": "eclipse-temurin",
     "openjdk-8-jdk": "eclipse-temurin", "openjdk-11-jre": "eclipse-temurin", "openjdk-11-jdk": "eclipse-temurin", "openjdk-17-jre": "eclipse-temurin",
@@ -158,10 +158,8 @@ _CACHES: Final = {
 
 
 def _spared(step: Step, family: str, words: tuple[str, ...]) -> bool:
-    """Whether the cache lies on a mount, or none is kept (apk add without --no-cache keeps no packages, only the index)."""
-    if family == "apk" and (
-        "--no-cache" in words or ("-U" not in words and "--update-cache" not in words and not _apk_updates(step))
-    ):
+    """Whether the cache lies on a mount, or none is kept (apk add without --no-cache keeps the index of packages)."""
+    if family == "apk" and "--no-cache" in words:
         return True
     for flag in step.instruction.flags:
         fields = dict(part.partition("=")[::2] for part in (flag.value or "").split(","))
@@ -169,10 +167,6 @@ def _spared(step: Step, family: str, words: tuple[str, ...]) -> bool:
         if flag.name == "mount" and fields.get("type") in ("cache", "tmpfs") and target.rstrip("/").startswith(_CACHES[family]):
             return True
     return False
-
-
-def _apk_updates(step: Step) -> bool:
-    return any(call.verb == "update" for call in package_calls(step.commands) if call.family == "apk")
 
 
 @rule(
@@ -214,7 +208,7 @@ def _general(stage: Stage) -> Iterator[Hit]:
     base = split_image(stage.base or "")
     if stage.parent is not None or base.name.rpartition("/")[2] not in DISTRIBUTIONS:
         return
-    runtimes = {_RUNTIMES[package] for _, package in _installed(list(stage.steps)) if package in _RUNTIMES}
+    runtimes = {RUNTIMES[package] for _, package in _installed(list(stage.steps)) if package in RUNTIMES}
     if len(runtimes) == 1:
         yield hit(stage.origin, base=stage.base, runtime=next(iter(runtimes)))
 

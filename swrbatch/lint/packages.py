@@ -10,7 +10,7 @@ from .shell import Command
 
 _APT: Final = ("apt-get", "apt", "aptitude")
 _RPM: Final = ("yum", "dnf", "microdnf")
-SYSTEM: Final = (*_APT, *_RPM, "apk", "zypper")
+SYSTEM: Final = frozenset((*_APT, *_RPM, "apk", "zypper"))
 _UPGRADES: Final = frozenset({"upgrade", "dist-upgrade", "full-upgrade", "safe-upgrade"})
 
 

@@ -1,15 +1,25 @@
-"""A rule and what it finds, as values. Texts, examples and check of a rule stand together: docs can be generated."""
+"""A rule and what it finds, as values. Texts, examples and check of a rule stand together: docs can be generated.
+
+A rule has up to three forms, which share its id and its switch: on a Dockerfile, on an image (config, history, layers), on a
+Kubernetes workload.
+"""
 
 from __future__ import annotations
 
 import enum
+import hashlib
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from types import MappingProxyType
+from typing import TYPE_CHECKING
 
 from ..errors import Lang, printable
 from .build import Build
 from .instructions import Instruction
+
+if TYPE_CHECKING:
+    from .view import ImageView
+    from .workload import WorkloadFile
 
 
 class Level(enum.StrEnum):
@@ -40,12 +50,63 @@ def hit(found: Instruction, *, line: int | None = None, level: Level | None = No
     return Hit(line=line or found.line, end_line=found.end_line, params=MappingProxyType(clean), level=level)
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ImageHit:
+    """A place of an image where a rule holds.
+
+    `place` is a path in the layer, or what of config and history is meant (`config.User`, `history[3]`); `layer` counts from 0;
+    `bytes` is what it costs. `guess` tells that the base image's share is not known but guessed.
+    """
+
+    place: str
+    layer: int | None = None
+    bytes: int | None = None
+    params: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
+    level: Level | None = None
+    guess: bool = False
+
+
+def image_hit(
+    place: str,
+    *,
+    layer: int | None = None,
+    size: int | None = None,
+    level: Level | None = None,
+    guess: bool = False,
+    **params: object,
+) -> ImageHit:
+    """A hit on an image; the parameters fill the texts."""
+    clean = {key: printable(value, 120) for key, value in params.items()}
+    return ImageHit(
+        place=printable(place, 400), layer=layer, bytes=size, params=MappingProxyType(clean), level=level, guess=guess
+    )
+
+
 Check = Callable[[Build], Iterable[Hit]]
+ImageCheck = Callable[["ImageView"], Iterable[ImageHit]]
+WorkloadCheck = Callable[["WorkloadFile"], Iterable[Hit]]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ImageForm:
+    """A rule on an image: its check and, where they differ from the rule's own, its texts and level."""
+
+    id: str
+    level: Level
+    message: str
+    message_zh: str
+    way_out: str
+    way_out_zh: str
+    check: ImageCheck
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Rule:
-    """A rule: `practice` counts the guide's section 8.1 (1 to 17; 0: none of them), `bad` and `good` are whole Dockerfiles."""
+    """A rule: `practice` counts the guide's section 8.1 (1 to 17; 0: none of them).
+
+    `bad` and `good` are whole Dockerfiles, also of a rule that looks at the image built from them, or whole manifests of a
+    workload. A form that is None does not exist.
+    """
 
     id: str
     practice: int
@@ -57,7 +118,15 @@ class Rule:
     way_out_zh: str
     bad: str
     good: str
-    check: Check
+    check: Check | None = None
+    image: ImageForm | None = None
+    workload: WorkloadCheck | None = None
+
+    @property
+    def forms(self) -> tuple[str, ...]:
+        """The forms that the rule has, out of dockerfile, image and workload."""
+        pairs = (("dockerfile", self.check), ("image", self.image), ("workload", self.workload))
+        return tuple(name for name, check in pairs if check is not None)
 
     def text(self, language: Lang) -> str:
         return self.message_zh if language == "zh" else self.message
@@ -68,7 +137,12 @@ class Rule:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Finding:
-    """What a rule found in a file: the lines are from 1, both included; `snippet` is the first line, as written."""
+    """What a rule found: in the lines of a file (from 1, both included), or in an image.
+
+    `snippet` is the first line as written, of an image the step of its history. For an image `image` is its name, `layer` the
+    diff_id of a layer ("" for none), `place` a path in it or a part of config or history, `bytes` what it costs (null where
+    nothing was counted), and the lines are 1.
+    """
 
     rule: str
     level: Level
@@ -82,12 +156,29 @@ class Finding:
     section: str
     snippet: str
     fingerprint: str
+    image: str = ""
+    layer: str = ""
+    place: str = ""
+    bytes: int | None = None
 
     def text(self, language: Lang) -> str:
         return self.message_zh if language == "zh" else self.message
 
     def remedy(self, language: Lang) -> str:
         return self.way_out_zh if language == "zh" else self.way_out
+
+    @property
+    def location(self) -> str:
+        """Where, for people: `Dockerfile:3`, `FILE.tar team/app:1 etc/passwd`."""
+        if not self.image:
+            return f"{printable(self.path)}:{self.line}"
+        parts = (self.path if self.path != self.image else "", self.image, self.place)
+        return " ".join(printable(part) for part in parts if part)
+
+
+def fingerprint(*parts: str) -> str:
+    """What tells a finding from others from run to run: a hash of its place."""
+    return hashlib.sha256("\0".join(parts).encode("utf-8", "replace")).hexdigest()
 
 
 Texts = tuple[str, str]  # English and Chinese
@@ -114,22 +205,72 @@ PRACTICES: tuple[str, ...] = (
 )
 
 
+def _section(practice: int) -> str:
+    return f"8.1 {PRACTICES[practice]}".strip()
+
+
 def rule(id: str, practice: int, level: Level, message: Texts, way_out: Texts, *, bad: str, good: str) -> Callable[[Check], Rule]:
-    """Make a rule of the check below it."""
+    """Make a rule on Dockerfiles of the check below it."""
 
     def made(check: Check) -> Rule:
-        return Rule(
-            id=id,
-            practice=practice,
-            section=f"8.1 {PRACTICES[practice]}".strip(),
-            level=level,
-            message=message[0],
-            message_zh=message[1],
-            way_out=way_out[0],
-            way_out_zh=way_out[1],
-            bad=bad,
-            good=good,
+        return replace(_rule(id, _section(practice), practice, level, message, way_out, bad, good), check=check)
+
+    return made
+
+
+def _rule(id: str, section: str, practice: int, level: Level, message: Texts, way_out: Texts, bad: str, good: str) -> Rule:
+    return Rule(
+        id=id,
+        practice=practice,
+        section=section,
+        level=level,
+        message=message[0],
+        message_zh=message[1],
+        way_out=way_out[0],
+        way_out_zh=way_out[1],
+        bad=bad,
+        good=good,
+    )
+
+
+def image_rule(
+    id: str, practice: int, level: Level, message: Texts, way_out: Texts, *, bad: str, good: str
+) -> Callable[[ImageCheck], Rule]:
+    """Make a rule that has only a form on images of the check below it."""
+
+    def made(check: ImageCheck) -> Rule:
+        own = _rule(id, _section(practice), practice, level, message, way_out, bad, good)
+        return replace(own, image=image_form(own)(check))
+
+    return made
+
+
+def image_form(
+    of: Rule, level: Level | None = None, message: Texts | None = None, way_out: Texts | None = None
+) -> Callable[[ImageCheck], ImageForm]:
+    """Make the form on images of a rule of the check below it; what is not given is as the rule has it."""
+
+    def made(check: ImageCheck) -> ImageForm:
+        told, out = message or (of.message, of.message_zh), way_out or (of.way_out, of.way_out_zh)
+        return ImageForm(
+            id=of.id,
+            level=level or of.level,
+            message=told[0],
+            message_zh=told[1],
+            way_out=out[0],
+            way_out_zh=out[1],
             check=check,
         )
+
+    return made
+
+
+def workload_rule(
+    id: str, section: str, level: Level, message: Texts, way_out: Texts, *, bad: str, good: str
+) -> Callable[[WorkloadCheck], Rule]:
+    """Make a rule on Kubernetes workloads of the check below it."""
+
+    def made(check: WorkloadCheck) -> Rule:
+        return replace(_rule(id, section, 0, level, message, way_out, bad, good), workload=check)
 
     return made

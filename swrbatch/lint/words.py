@@ -19,8 +19,15 @@ class NotStrings(ValueError):
     """A JSON array whose elements are not all strings: BuildKit refuses it instead of taking it for a shell command."""
 
 
+def _has_marks(text: str, escape: str) -> bool:
+    """Whether anything in the text quotes or escapes; most texts have nothing of it, and are quickly done."""
+    return '"' in text or "'" in text or escape in text
+
+
 def split_words(text: str, escape: str, most: int | None = None) -> list[str]:
     """The words of `text`, the first `most` if that is given, quotes and escapes kept; blanks inside quotes do not split."""
+    if not _has_marks(text, escape):
+        return text.split() if most is None else text.split(None, most)[:most]
     words: list[str] = []
     word, quote, blank_ok, position = "", "", False, 0
     while position < len(text):
@@ -77,6 +84,8 @@ class Expanded:
 
 def unquote(word: str, escape: str = "\\") -> str:
     """The word without its quotes and escapes; variables stay as written."""
+    if not _has_marks(word, escape):
+        return word
     out, quote, position = "", "", 0
     while position < len(word):
         char = word[position]
@@ -100,6 +109,8 @@ def expand(word: str, escape: str, values: Mapping[str, str | None]) -> Expanded
 
     A form that is not understood (a nested default, a pattern) makes the text unknown, never missing.
     """
+    if "$" not in word and not _has_marks(word, escape):
+        return Expanded(text=word)
     out: list[str] = []
     missing: list[str] = []
     known, quote, position = True, "", 0

@@ -1,0 +1,212 @@
+"""Everything that can be explained, from where it stands: nothing is written a second time.
+
+    kind      what                                        taken from
+    issue     a code of ours                              errors.CODES
+    rule      a rule of lint                              lint.catalog.RULES
+    finding   a finding of the audit report               audit.findings.MEANINGS
+    swr       an error code of SWR's API                  schemas/swr-error-codes.tsv
+    docker    an error that the guide's chapter 9 names   guide_errors.py
+
+`schemas/swr-error-codes.tsv` has the columns http, code, description, description_zh, solution, solution_zh. Code, description
+and solution are those of the public API reference of Open Telekom Cloud's SWR (2025), the Chinese descriptions those of Huawei
+Cloud's (2022), without the marks of their print. What they do not have is ours: the Chinese solutions, the Chinese of 4001091,
+and "a valid digest" where the source says "an invalid digest".
+"""
+
+from __future__ import annotations
+
+import csv
+import functools
+import string
+from collections import defaultdict
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Final, Literal
+
+from ..audit.findings import MEANINGS
+from ..errors import CODES, Code, Lang, Severity
+from ..lint.catalog import RULES
+from ..lint.rule import Rule
+from ..schemas import schema_path
+from .guide_errors import GUIDE_ERRORS, GuideError
+
+Kind = Literal["issue", "rule", "finding", "swr", "docker"]
+Texts = tuple[str, str]  # English and Chinese
+
+SWR_CODES: Final = "swr-error-codes.tsv"
+SOURCES: Final[Mapping[Kind, Texts]] = {
+    "issue": ("swrbatch", "swrbatch"),
+    "rule": ("swrbatch lint", "swrbatch lint"),
+    "finding": ("swrbatch audit report", "swrbatch audit report"),
+    "swr": ("SWR's API reference, error codes", "SWR API参考，错误码"),
+    "docker": ("the user guide", "用户指南"),
+}
+_ASK: Final = ("Ask an administrator of the account, or somebody with manage, for it: swrbatch grant set.",
+               "联系账号管理员或具备管理权限的用户授权：swrbatch grant set。")  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Entry:
+    """Something that can be explained; pairs of texts are English and Chinese, a cause may be empty.
+
+    `level` is a severity, or an HTTP status; `section` the guide's, empty where it says nothing. `phrases` are texts by which
+    it is recognised, with `{}` for what differs each time; `context` are words that make it likelier beside a phrase.
+    """
+
+    kind: Kind
+    id: str
+    level: str
+    section: str
+    symptom: Texts
+    cause: Texts
+    way_out: Texts
+    phrases: tuple[str, ...]
+    context: tuple[str, ...] = ()
+    related: tuple[str, ...] = ()
+    bad: str = ""
+    good: str = ""
+
+    def texts(self, language: Lang) -> tuple[str, str, str]:
+        """Symptom, cause and way out."""
+        at = 1 if language == "zh" else 0
+        return self.symptom[at], self.cause[at], self.way_out[at]
+
+    def source(self, language: Lang) -> str:
+        """Where the texts come from."""
+        return SOURCES[self.kind][1 if language == "zh" else 0]
+
+
+@functools.cache
+def entries() -> tuple[Entry, ...]:
+    """All of them: errors of the guide first, then our codes, then the API's."""
+    rows = _swr_rows()
+    known = {row["code"]: row for row in rows}
+    nearest: dict[str, list[str]] = defaultdict(list)
+    for code in CODES.values():
+        if code.swr_code:
+            nearest[code.swr_code].append(code.code)
+    return (
+        *_guide_entries(),
+        *(_issue_entry(code, known.get(code.swr_code)) for code in CODES.values()),
+        *_rule_entries(),
+        *_finding_entries(),
+        *(_swr_entry(row, nearest[row["code"]]) for row in rows),
+    )
+
+
+def _guide_entries() -> Iterator[Entry]:
+    for error in GUIDE_ERRORS:
+        yield Entry(
+            kind="docker",
+            id=error.id,
+            level=Severity.ERROR.value,
+            section=error.section,
+            symptom=error.symptom,
+            cause=error.cause,
+            way_out=error.way_out,
+            phrases=error.phrases,
+            context=error.context,
+            related=(*error.related, *(rule.id for rule in RULES if _same_section(rule, error))),
+        )
+
+
+def _same_section(rule: Rule, error: GuideError) -> bool:
+    return rule.section.partition(" ")[0] == error.section
+
+
+def _issue_entry(code: Code, api: Mapping[str, str] | None) -> Entry:
+    """The message of an issue is its cause; what one sees is that something is refused, or a warning."""
+    refused = code.severity is Severity.ERROR
+    told = (
+        ("swrbatch refuses it.", "swrbatch拒绝该操作。")
+        if refused
+        else ("swrbatch warns, and goes on.", "swrbatch给出警告并继续。")
+    )
+    if api is not None:
+        told = (
+            f"{told[0]} The service's own code for it would be {code.swr_code}: {api['description']}",
+            f"{told[1]}服务端的相应错误码为{code.swr_code}：{api['description_zh']}",
+        )
+    return Entry(
+        kind="issue",
+        id=code.code,
+        level=code.severity.value,
+        section=code.section,
+        symptom=told,
+        cause=(plain(code.message), plain(code.message_zh)),
+        way_out=(plain(code.way_out, ask=_ASK[0]), plain(code.way_out_zh, ask=_ASK[1])),
+        phrases=(_phrase(code.message), _phrase(code.message_zh)),
+        related=(*((code.swr_code,) if code.swr_code else ()), *(each.id for each in GUIDE_ERRORS if code.code in each.related)),
+    )
+
+
+def _rule_entries() -> Iterator[Entry]:
+    for rule in RULES:
+        english, chinese = rule.text("en"), rule.text("zh")
+        yield Entry(
+            kind="rule",
+            id=rule.id,
+            level=rule.level.value,
+            section=rule.section,
+            symptom=(plain(english), plain(chinese)),
+            cause=("", ""),
+            way_out=(plain(rule.remedy("en")), plain(rule.remedy("zh"))),
+            phrases=(_phrase(english), _phrase(chinese)),
+            related=tuple(error.id for error in GUIDE_ERRORS if _same_section(rule, error)),
+            bad=rule.bad,
+            good=rule.good,
+        )
+
+
+def _finding_entries() -> Iterator[Entry]:
+    for name, meaning in MEANINGS.items():
+        yield Entry(
+            kind="finding",
+            id=name,
+            level=meaning.severity,
+            section="7.1",
+            symptom=(meaning.message, meaning.message_zh),
+            cause=("", ""),
+            way_out=(
+                f"The table {meaning.table} of the report (swrbatch audit report) lists each one.",
+                f"审计报告（swrbatch audit report）的{meaning.table}表逐条列出。",
+            ),
+            phrases=(meaning.message, meaning.message_zh),
+        )
+
+
+def _swr_entry(row: Mapping[str, str], ours: list[str]) -> Entry:
+    http, code = row["http"], row["code"]
+    return Entry(
+        kind="swr",
+        id=code,
+        level=f"HTTP {http}",
+        section="",
+        symptom=(f"The API answers HTTP {http}, {code}.", f"API返回HTTP {http}，{code}。"),
+        cause=(row["description"], row["description_zh"]),
+        way_out=(row["solution"], row["solution_zh"]),
+        phrases=(row["description"], row["description_zh"]),
+        related=tuple(ours),
+    )
+
+
+def _swr_rows() -> list[dict[str, str]]:
+    with schema_path(SWR_CODES).open(encoding="utf-8", newline="") as file:
+        return list(csv.DictReader(file, delimiter="\t", quoting=csv.QUOTE_NONE))
+
+
+class _Names(dict[str, str]):
+    """Stands for the parameters of a text: each is named where its value would be."""
+
+    def __missing__(self, name: str) -> str:
+        return f"<{name.removesuffix('_zh')}>"
+
+
+def plain(template: str, **values: str) -> str:
+    """A text with its parameters named: `{reference}` becomes `<reference>`."""
+    return template.format_map(_Names(values))
+
+
+def _phrase(template: str) -> str:
+    """A text with `{}` for each of its parameters."""
+    return "".join(literal + ("" if name is None else "{}") for literal, name, _, _ in string.Formatter().parse(template))

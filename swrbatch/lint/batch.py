@@ -1,0 +1,311 @@
+"""The images of archives and of a store, linted together: each distinct layer is read once, whoever shares it.
+
+A base is known where another image of the batch has just an image's lowest layers. Images that share layers are looked at one
+after another, and a layer is let go of after the last of them, so that memory does not grow with the number of images.
+
+A layer is known by its diff_id. Of an archive that is what the config claims: where several archives claim the same, what is read
+is hashed, and no archive is judged by another's content before that.
+"""
+
+from __future__ import annotations
+
+import datetime
+import hashlib
+import posixpath
+from collections import Counter, OrderedDict
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Final
+
+from ..archive import MAX_CONFIG, MAX_DECOMPRESSED, ArchiveIndex, open_archive
+from ..blobs import BlobReader
+from ..compression import Compression
+from ..cts import Actor
+from ..digest import Cancel, Digest
+from ..errors import ArchiveFault, Issue, StoreError, fault, has_errors
+from ..export import StoredImage, select, tags_matching
+from ..inspect.contents import ArchiveLayers, LayerWalk, walk_pieces
+from ..inspect.tree import MergedTree
+from ..layers import Budget
+from ..store import Store, tag_name
+from ..tar import Look
+from ..validate import ArchiveContent, ArchiveImage, issues_of, read_archive
+from .image_check import lint_image
+from .layer_contents import LayerContents, read_layer
+from .rule import Finding, Rule
+from .view import Base, ImageHead, ImageView, image_head, known_base
+
+_OPEN: Final = 128
+"""Archives that are open at a time; others are opened again when their layers are read."""
+_REMEMBERED: Final = 400_000
+"""Members of layers that are kept for other images, about 300 bytes each."""
+
+
+@dataclass(frozen=True, slots=True)
+class BatchImage:
+    """An image to be linted: its head, and for each layer how it is read. `place` names a layer in issues."""
+
+    head: ImageHead
+    layers: Callable[[], Sequence[LayerReader]]
+    place: Callable[[int], str]
+
+
+@dataclass(frozen=True, slots=True)
+class LayerReader:
+    """How a layer is read: its members, or its uncompressed pieces. `hashed` tells that reading it checks the diff_id."""
+
+    walk: Callable[[Look], LayerWalk]
+    content: Callable[[], Iterator[bytes]]
+    hashed: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LintedImages:
+    """The names of the images that were linted, what was found in them, and the issues of what could not be read."""
+
+    names: tuple[tuple[str, str], ...]
+    findings: tuple[Finding, ...]
+    issues: tuple[Issue, ...]
+
+
+# --- archives ------------------------------------------------------------------------------------------------------------
+
+
+class OpenArchives:
+    """Archives by path, opened when they are needed and closed when too many are open. Use as a context manager."""
+
+    def __init__(self, cancel: Cancel, spool_dir: str | None = None) -> None:
+        self._cancel = cancel
+        self._spool_dir = spool_dir
+        self._open: OrderedDict[str, tuple[ExitStack, ArchiveIndex, ArchiveContent]] = OrderedDict()
+
+    def __enter__(self) -> OpenArchives:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        while self._open:
+            self._open.popitem()[1][0].close()
+
+    def read(self, path: str) -> tuple[ArchiveIndex, ArchiveContent]:
+        """An archive's index and content. Raises its `ArchiveFault`, `StoreError` (the spool), `Cancelled`."""
+        if path in self._open:
+            self._open.move_to_end(path)
+            return self._open[path][1:]
+        # Standard input can be read only once.
+        closable = [name for name in self._open if name != "-"]
+        if len(closable) >= _OPEN:
+            self._open.pop(closable[0])[0].close()
+        with ExitStack() as stack:
+            index = stack.enter_context(open_archive(path, spool_dir=self._spool_dir, cancel=self._cancel))
+            content = read_archive(index, self._cancel)
+            self._open[path] = (stack.pop_all(), index, content)
+        return index, content
+
+    def index(self, path: str) -> ArchiveIndex:
+        """An archive's index; raises as `read` does."""
+        return self.read(path)[0]
+
+
+def archive_images(
+    path: str, index: ArchiveIndex, content: ArchiveContent, again: Callable[[], ArchiveIndex], cancel: Cancel
+) -> tuple[list[BatchImage], list[Issue]]:
+    """The images of an archive that can be looked into, and the issues of all. `again` gives the archive when layers are read."""
+    found = list(content.issues)
+    images = []
+    for image in content.images:
+        found += image.issues
+        if has_errors(image.issues) or image.config is None or image.config_extent is None:
+            continue
+        raw = image.config_extent.read(MAX_CONFIG)
+        head = image_head(path, image.index, image.names, image.config, raw, stored=False)
+        images.append(BatchImage(head, partial(_readers, image, again, index.uncompressed_bytes, cancel), image.layer_place))
+    return images, [each.at(archive=path) for each in found]
+
+
+def _readers(image: ArchiveImage, again: Callable[[], ArchiveIndex], size: int, cancel: Cancel) -> list[LayerReader]:
+    fd = again().fd
+    layers = ArchiveLayers(Budget(MAX_DECOMPRESSED, size), cancel, frozenset())
+    found = []
+    for source in image.layers:
+        # The archive may have been closed and opened again since the image was read.
+        here = type(source)(type(source.extent)(fd, source.extent.offset, source.extent.size), source.compression)
+        plain = here.compression is Compression.NONE
+        content = partial(here.extent.chunks, cancel) if plain else partial(layers.content, here)
+        found.append(LayerReader(partial(layers.walk, here), content))
+    return found
+
+
+def lint_archives(
+    paths: Sequence[str], rules: Sequence[Rule], today: datetime.date, cancel: Cancel, *, spool_dir: str | None = None
+) -> LintedImages:
+    """Lint all images of these archives. What is wrong with an archive is among the issues. Raises `StoreError`, `Cancelled`."""
+    images: list[BatchImage] = []
+    issues: list[Issue] = []
+    with OpenArchives(cancel, spool_dir) as archives:
+        for path in paths:
+            try:
+                index, content = archives.read(path)
+                found, wrong = archive_images(path, index, content, partial(archives.index, path), cancel)
+                images += found
+                issues += wrong
+            except ArchiveFault as e:
+                issues += [each.at(archive=path) for each in issues_of(e)]
+        return lint_images(images, rules, today, cancel, issues)
+
+
+# --- a store -------------------------------------------------------------------------------------------------------------
+
+
+def lint_stored(
+    store: Store, names: Sequence[str], rules: Sequence[Rule], today: datetime.date, actor: Actor, cancel: Cancel, run_id: str
+) -> LintedImages:
+    """Lint the images of a store that these names (`export.select`) and globs (`export.tags_matching`) stand for.
+
+    A blob that is missing or damaged is an issue of its image. Raises `UsageError` for a name that is not there, `Refused`,
+    `StoreError`, `Cancelled`.
+    """
+    with store.run(run_id, cancel):
+        globs = [name for name in names if any(mark in name for mark in "*?[")]
+        wanted = [name for name in names if name not in globs]
+        wanted += [tag_name(row) for row in tags_matching(store, globs)] if globs else []
+        blobs = BlobReader(store, cancel)
+        images = [_stored_image(image, position, blobs, cancel) for position, image in enumerate(select(store, wanted, actor))]
+        return lint_images(images, rules, today, cancel, [])
+
+
+def _stored_image(image: StoredImage, position: int, blobs: BlobReader, cancel: Cancel) -> BatchImage:
+    references = tuple(map(str, image.references))
+
+    def content(at: int) -> Iterator[bytes]:
+        try:
+            yield from blobs.content(image.manifest.layers[at], image.config.diff_ids[at], image.name)
+        except StoreError as e:
+            digest = image.manifest.layers[at].digest
+            raise fault("blob-corrupt", place=str(digest), digest=digest, detail=str(e)) from e
+
+    def walk(at: int, look: Look) -> LayerWalk:
+        return walk_pieces(content(at), cancel, look)
+
+    head = image_head(image.references[0].name, position, references, image.config, image.raw_config, stored=True)
+    readers = [LayerReader(partial(walk, at), partial(content, at), True) for at in range(len(image.manifest.layers))]
+    return BatchImage(head, lambda: readers, lambda at: f"layer {at} ({image.config.diff_ids[at]})")
+
+
+# --- both ----------------------------------------------------------------------------------------------------------------
+
+
+def lint_images(
+    images: Sequence[BatchImage], rules: Sequence[Rule], today: datetime.date, cancel: Cancel, issues: list[Issue]
+) -> LintedImages:
+    """Lint these images; results in their order, whatever the order in which they are read. Raises `Cancelled`."""
+    heads = [image.head for image in images]
+    bases = find_bases(heads)
+    layers = SharedLayers(images, programs_of(heads))
+    found: dict[int, tuple[Finding, ...]] = {}
+    for at in sorted(range(len(images)), key=lambda at: heads[at].config.diff_ids):
+        cancel.check()
+        image = images[at]
+        try:
+            found[at] = lint_image(_view(image, bases[at], layers, today), rules)
+        except ArchiveFault as e:
+            number = None if image.head.stored else image.head.index
+            issues.append(e.issue.at(archive=image.head.path, image_index=number))
+        finally:
+            layers.done(image)
+    names = tuple((heads[at].path, heads[at].name) for at in sorted(found))
+    return LintedImages(names=names, findings=tuple(f for at in sorted(found) for f in found[at]), issues=tuple(issues))
+
+
+def find_bases(heads: Sequence[ImageHead]) -> list[Base]:
+    """The base of each image: another of these whose layers are its lowest, and fewer; else what its history suggests."""
+    by_layers: dict[tuple[Digest, ...], ImageHead] = {}
+    for head in heads:
+        by_layers.setdefault(head.config.diff_ids, head)
+    lengths = sorted({len(ids) for ids in by_layers})
+    bases = []
+    for head in heads:
+        ids = head.config.diff_ids
+        below = [by_layers[ids[:n]] for n in lengths if 0 < n < len(ids) and ids[:n] in by_layers]
+        bases.append(known_base(head, below))
+    return bases
+
+
+def programs_of(heads: Sequence[ImageHead]) -> frozenset[str]:
+    """The names, without folders, of what these images may start."""
+    words = (word for head in heads for word in (*head.run.entrypoint, *head.run.cmd, *head.run.healthcheck))
+    return frozenset(name for word in words for part in word.split()[:20] if (name := posixpath.basename(part)))
+
+
+@dataclass(slots=True)
+class SharedLayers:
+    """The layers of a batch: each is read when it is first needed, and kept for the other images that have it."""
+
+    images: Sequence[BatchImage]
+    programs: frozenset[str]
+    read: int = 0
+    _uses: Counter[Digest] = field(default_factory=Counter)
+    _paths: dict[Digest, set[str]] = field(default_factory=dict)
+    _kept: dict[tuple[str, Digest], LayerContents] = field(default_factory=dict)
+    _room: int = _REMEMBERED
+
+    def __post_init__(self) -> None:
+        for image in self.images:
+            for diff_id in image.head.config.diff_ids:
+                self._uses[diff_id] += 1
+                self._paths.setdefault(diff_id, set()).add("" if image.head.stored else image.head.path)
+
+    def contents(self, image: BatchImage, at: int, reader: LayerReader) -> LayerContents:
+        """A layer of an image."""
+        diff_id = image.head.config.diff_ids[at]
+        shared, own = ("", diff_id), (image.head.path, diff_id)
+        for key in (shared, own):
+            if key in self._kept:
+                return self._kept[key]
+        self.read += 1
+        doubtful = len(self._paths[diff_id]) > 1 and not reader.hashed
+        sha = hashlib.sha256()
+        walk = partial(_hashed_walk, reader.content, sha) if doubtful else reader.walk
+        made = read_layer(walk, self.programs)
+        true = reader.hashed or len(self._paths[diff_id]) == 1 or sha.hexdigest() == diff_id.hex
+        if self._uses[diff_id] > 1 and len(made.members) <= self._room:
+            self._kept[shared if true else own] = made
+            self._room -= len(made.members)
+        return made
+
+    def done(self, image: BatchImage) -> None:
+        """Let go of the layers that no further image has."""
+        for diff_id in image.head.config.diff_ids:
+            self._uses[diff_id] -= 1
+            if not self._uses[diff_id]:
+                for path in ("", *self._paths[diff_id]):
+                    gone = self._kept.pop((path, diff_id), None)
+                    self._room += len(gone.members) if gone is not None else 0
+
+
+def _hashed_walk(content: Callable[[], Iterator[bytes]], sha: hashlib._Hash, look: Look) -> LayerWalk:
+    def hashed() -> Iterator[bytes]:
+        for piece in content():
+            sha.update(piece)
+            yield piece
+
+    return walk_pieces(hashed(), Cancel(), look)
+
+
+def _view(image: BatchImage, base: Base, layers: SharedLayers, today: datetime.date) -> ImageView:
+    """Read what is missing of the layers, and put them on each other. Raises an `ArchiveFault` located at the layer."""
+    tree = MergedTree(keep_members=True)
+    contents = []
+    for at, reader in enumerate(image.layers()):
+        try:
+            own = layers.contents(image, at, reader)
+            tree.begin()
+            for member in own.members:
+                tree.add(member)
+            tree.end()
+        except ArchiveFault as e:
+            where = f"{image.place(at)}: {e.issue.place}" if e.issue.place else image.place(at)
+            raise ArchiveFault(e.issue.at(place=where)) from e
+        contents.append(own)
+    return ImageView(head=image.head, base=base, tree=tree, layers=tuple(contents), today=today)

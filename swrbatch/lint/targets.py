@@ -1,0 +1,132 @@
+"""Linting what is named: files of all kinds and images of a store, one result for all of them."""
+
+from __future__ import annotations
+
+import datetime
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Final
+
+from ..cts import Actor, new_run_id
+from ..digest import Cancel
+from ..errors import Issue, has_errors
+from ..manifests import MAX_FILE
+from .catalog import RULES
+from .check import lint_dockerfile, lint_workloads
+from .files import LintFile, context_of, lint_files, read_start
+from .rule import Finding, Rule
+from .workload import parse_workloads, with_surroundings
+from .workload_rules import HOSTS
+
+if TYPE_CHECKING:
+    from ..store import Store
+    from .batch import LintedImages
+
+# What a search met that only looks like an archive of images is passed over.
+_NO_IMAGES: Final = ("not-a-tar", "manifest-missing", "filesystem-export", "oci-archive", "archive-empty", "compressed-twice")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LintOptions:
+    """What is asked for: the rules, the day that ends of life are compared with, the registries (globs) of workloads."""
+
+    rules: Sequence[Rule] = RULES
+    today: datetime.date
+    registries: tuple[str, ...] = HOSTS
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LintResult:
+    """What was linted, in order, and what was found.
+
+    `files` are paths, of Dockerfiles, archives and manifests; `images` (path or reference, name) what archives and stores held.
+    `issues` are of what could not be read.
+    """
+
+    files: tuple[str, ...] = ()
+    images: tuple[tuple[str, str], ...] = ()
+    findings: tuple[Finding, ...] = ()
+    issues: tuple[Issue, ...] = ()
+
+    @property
+    def failed(self) -> bool:
+        return has_errors(self.issues)
+
+
+@dataclass(slots=True)
+class _Sum:
+    files: list[str] = field(default_factory=list)
+    images: list[tuple[str, str]] = field(default_factory=list)
+    findings: list[Finding] = field(default_factory=list)
+    issues: list[Issue] = field(default_factory=list)
+
+    def add(self, linted: LintedImages) -> None:
+        self.images += linted.names
+        self.findings += linted.findings
+        self.issues += linted.issues
+
+    def result(self) -> LintResult:
+        return LintResult(
+            files=tuple(self.files), images=tuple(self.images), findings=tuple(self.findings), issues=tuple(self.issues)
+        )
+
+
+def lint_paths(paths: Sequence[str], options: LintOptions, cancel: Cancel) -> LintResult:
+    """Lint files, and what folders hold: Dockerfiles, archives, workloads.
+
+    An archive that cannot be read is an issue. Raises `UsageError` for a path that holds nothing to lint, `StoreError` when the
+    disk of a spool is full, `Cancelled`.
+    """
+    done = _Sum()
+    found = lint_files(paths)
+    for file in found:
+        if file.kind == "dockerfile":
+            done.files.append(file.path)
+            done.findings += lint_dockerfile(read_start(file.path), file.path, context_of(file.path), options.rules)
+    manifests = [file.path for file in found if file.kind == "workload"]
+    parsed = [parse_workloads(read_start(path, MAX_FILE + 1), path) for path in manifests]
+    done.files += manifests
+    done.findings += lint_workloads(with_surroundings(parsed, options.registries), options.rules)
+    _archives([file for file in found if file.kind == "archive"], options, cancel, done)
+    return done.result()
+
+
+def _archives(found: Sequence[LintFile], options: LintOptions, cancel: Cancel, done: _Sum) -> None:
+    if not found:
+        return
+    from .batch import LintedImages, lint_archives  # the store behind it is slow to import, and Dockerfiles need none
+
+    linted = lint_archives([file.path for file in found], options.rules, options.today, cancel)
+    searched = {file.path for file in found if file.searched}
+    none = {issue.archive for issue in linted.issues if issue.archive in searched and issue.code in _NO_IMAGES}
+    done.files += [file.path for file in found if file.path not in none]
+    issues = tuple(issue for issue in linted.issues if issue.archive not in none)
+    done.add(LintedImages(names=linted.names, findings=linted.findings, issues=issues))
+
+
+def lint_references(
+    open_store: Callable[[], Store],
+    names: Sequence[str],
+    options: LintOptions,
+    actor: tuple[str | None, str | None],
+    cancel: Cancel,
+) -> LintResult:
+    """Lint images of a store (`batch.lint_stored`); `actor` is user and account. Raises what that does."""
+    from ..store import now_ms
+    from .batch import lint_stored
+
+    done = _Sum()
+    with open_store() as store:
+        who: Actor = store.actor(*actor)
+        done.add(lint_stored(store, names, options.rules, options.today, who, cancel, new_run_id(now_ms())))
+    return done.result()
+
+
+def joined(results: Sequence[LintResult]) -> LintResult:
+    """Several results as one."""
+    return LintResult(
+        files=tuple(file for one in results for file in one.files),
+        images=tuple(image for one in results for image in one.images),
+        findings=tuple(found for one in results for found in one.findings),
+        issues=tuple(issue for one in results for issue in one.issues),
+    )
