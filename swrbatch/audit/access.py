@@ -147,11 +147,9 @@ ACCESS: Final = f"""
 # A repository is private at birth: only one that is born public is a change worth telling.
 WORTH_TELLING: Final = "NOT (kind = 'visibility' AND action = 'create' AND after <> 'public')"
 CHANGES: Final = f"""
-    WITH shown AS (
-        SELECT part, part_row FROM access WHERE {WORTH_TELLING} AND $period AND $newest
-    ), judged AS (
+    WITH judged AS (
         SELECT *, last_value(CASE WHEN done THEN after END IGNORE NULLS) OVER earlier AS earlier
-        FROM access WHERE key IN (SELECT key FROM access SEMI JOIN shown USING (part, part_row))
+        FROM access WHERE key IN (SELECT key FROM access WHERE {WORTH_TELLING} AND $period AND $newest)
         WINDOW earlier AS (PARTITION BY key ORDER BY time, source_position, part, part_row
             ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING)
     )

@@ -23,9 +23,10 @@ from ..digest import Cancel
 from ..duck import BATCH, connect
 from ..tables import rows_to_arrow
 from . import files
+from .ahead import ahead
 from .columns import FLAT_TEXTS, KNOWN, PLAIN_TEXTS, Converter, Places, extra
 from .files import DECODER, Record, Reject, record_of
-from .stage import Group, Stage, ahead
+from .stage import Group, Stage
 from .traces import TraceRow, read_trace
 from .unpack import Prepared
 

@@ -26,10 +26,11 @@ from ..duck import BATCH
 from ..errors import printable
 from ..layout import disk_errors
 from ..tables import replacing, row_schema, rows_to_arrow
+from .ahead import ahead
 from .bulk import CHUNK_BYTES, CHUNK_FILES, Bulk, Taken
 from .dataset import Dataset, Manifest, Part, write_part
 from .files import DigestFile, InputFile, Record, Reject, find_files, source_of
-from .stage import Stage, ahead
+from .stage import Stage
 from .traces import Source, TraceRow, read_trace
 from .unpack import Prepared, prepare
 

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from ..errors import Lang
 from .rows import CatalogRow, DayRow, HourRow
+from .traces import DAY_MS, HOUR_MS
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -30,8 +31,6 @@ COLORS: Final[Mapping[str, str]] = {"normal": "#4f81b0", "warning": "#e09f3e", "
 _INK: Final = "#3d4450"
 _GRID: Final = "#e3e6ea"
 _EMPTY: Final = "#f4f5f7"
-_HOUR_MS: Final = 3_600_000
-_DAY_MS: Final = 24 * _HOUR_MS
 _WIDTH: Final = 10.4
 _RC: Final = {
     "svg.fonttype": "none",
@@ -109,7 +108,7 @@ def catalog_days(entries: Sequence[CatalogRow], rows: Sequence[DayRow], lang: La
         return ""
     moments = [_day_ms(str(row.day)) for row in days]
     reach = max(moments) - min(moments)
-    step = _DAY_MS if reach <= 62 * _DAY_MS else _weeks(reach, 106)
+    step = DAY_MS if reach <= 62 * DAY_MS else _weeks(reach, 106)
     begin = _floor(min(moments), step)
     width = (_floor(max(moments), step) - begin) // step + 1
     place = {entry.trace_name: position for position, entry in enumerate(entries)}
@@ -139,21 +138,21 @@ def _rating(row: HourRow) -> str:
 
 def _floor(ms: int, step: int) -> int:
     """The beginning of its hour, day, or week (from Monday)."""
-    shift = 4 * _DAY_MS if step % (7 * _DAY_MS) == 0 else 0
+    shift = 4 * DAY_MS if step % (7 * DAY_MS) == 0 else 0
     return (ms - shift) // step * step + shift
 
 
 def _step(rows: Sequence[HourRow]) -> tuple[int, str]:
     """What one bar stands for, and how its time is written."""
     reach = rows[-1].hour - rows[0].hour
-    if reach <= 3 * _DAY_MS:
-        return _HOUR_MS, "%m-%d %H:%M"
-    return (_DAY_MS if reach <= 120 * _DAY_MS else _weeks(reach, 212)), "%Y-%m-%d"
+    if reach <= 3 * DAY_MS:
+        return HOUR_MS, "%m-%d %H:%M"
+    return (DAY_MS if reach <= 120 * DAY_MS else _weeks(reach, 212)), "%Y-%m-%d"
 
 
 def _weeks(reach: int, most: int) -> int:
     """The number of weeks, in ms, of which about `most` fill the time: years do not fit in week by week."""
-    return 7 * _DAY_MS * -(-reach // (7 * _DAY_MS * most))
+    return 7 * DAY_MS * -(-reach // (7 * DAY_MS * most))
 
 
 def _slots(rows: Sequence[HourRow], step: int) -> list[int]:

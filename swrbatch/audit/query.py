@@ -20,14 +20,14 @@ from ..tables import row_schema, rows_to_arrow
 from .dataset import UNKNOWN_DAY, Dataset
 from .export import utc_text
 from .ledger import ledger_traces
-from .traces import DAY_MS, Source, TraceRow, read_trace
+from .traces import DAY_MS, HOUR_MS, Source, TraceRow, read_trace
 
 if TYPE_CHECKING:
     import duckdb
     import pandas as pd
     import pyarrow as pa
 
-PRESETS: Final = {"1h": 3_600_000, "1d": DAY_MS, "1w": 7 * DAY_MS}
+PRESETS: Final = {"1h": HOUR_MS, "1d": DAY_MS, "1w": 7 * DAY_MS}
 _EXACT: Final = {
     "service_type": "service_type",
     "user": "user_name",

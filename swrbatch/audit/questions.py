@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Final
 from ..cts import ALIASES, OWN, catalog
 from .access import ACCESS, CHANGES, EXPOSURES, IDS, WORTH_TELLING, names_sql, notable
 from .export import utc_text
+from .traces import HOUR_MS
 
 if TYPE_CHECKING:
     from .report import Scope
@@ -28,9 +29,6 @@ _SAME: Final = (
     "response",
 )
 """What makes two rows of a trace_id the same trace: what the report reads of it."""
-
-
-_HOUR_MS: Final = 3_600_000
 
 
 def quoted(text: str) -> str:
@@ -96,7 +94,7 @@ def _of_organization(name: str) -> str:
 # Aggregates that many tables are made of: each reads the datasets once.
 _AGGREGATES: Final = (
     f"""CREATE TEMP TABLE by_hour AS
-        SELECT event, trace_name, resource_type, trace_rating, epoch_ms(time) // {_HOUR_MS} AS hour, count(*) AS n,
+        SELECT event, trace_name, resource_type, trace_rating, epoch_ms(time) // {HOUR_MS} AS hour, count(*) AS n,
             min(time) AS first, max(time) AS last
         FROM scoped GROUP BY ALL""",
     """CREATE TEMP TABLE by_user AS
@@ -238,7 +236,7 @@ ADDRESSES: Final = "SELECT count(*) FROM (SELECT DISTINCT source_ip FROM by_addr
 NEWEST: Final[Mapping[str, str]] = {
     "failures": "SELECT hour, n FROM by_hour WHERE trace_rating IN ('warning', 'incident')",
     "deletions": "SELECT hour, n FROM by_hour WHERE starts_with(trace_name, 'delete')",
-    "access_changes": f"SELECT epoch_ms(time) // {_HOUR_MS} AS hour, 1 AS n FROM access WHERE {WORTH_TELLING} AND $period",
+    "access_changes": f"SELECT epoch_ms(time) // {HOUR_MS} AS hour, 1 AS n FROM access WHERE {WORTH_TELLING} AND $period",
 }
 """Tables that hold the newest only, and the hours of what stands in them."""
 
@@ -246,7 +244,7 @@ NEWEST: Final[Mapping[str, str]] = {
 def threshold(hours: str, most: int) -> str:
     """The hour (ms UTC) that the oldest of the newest `most` traces of a kind is in; null where there are not so many."""
     return f"""
-        SELECT max(hour) * {_HOUR_MS} FROM (
+        SELECT max(hour) * {HOUR_MS} FROM (
             SELECT hour, sum(sum(n)) OVER (ORDER BY hour DESC) AS so_far FROM ({hours}) WHERE hour IS NOT NULL GROUP BY hour
         ) WHERE so_far >= {most}
     """

@@ -1,12 +1,7 @@
 """Rows on their way into a dataset: kept on disk, duplicates told apart, given back day by day and sorted.
 
 Memory is bounded whatever the number of rows: they lie in Arrow files, each row of a batch in the slice of its hour; an hour that
-is small enough is sorted in memory, a larger one by DuckDB, which spills. To find duplicates, DuckDB looks at hashes of the
-trace_id first, and compares the content of those rows only whose hash occurs twice.
-
-Two rows are the same trace when trace_id and content are the same. Content is everything but where the row was found and what it
-was judged to be; JSON texts are compared without their white space, since the same trace comes in several shapes. Rows without
-a trace_id are told apart by their content alone. Of several copies that of the dataset is kept, else the one uploaded first.
+is small enough is sorted in memory, a larger one by DuckDB, which spills. Which rows are the same is for `duplicates` to say.
 """
 
 from __future__ import annotations
@@ -15,33 +10,26 @@ import contextlib
 import datetime
 import os
 import threading
-from collections.abc import Callable, Generator, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final, TypeVar
+from typing import TYPE_CHECKING, Any, Final
 
 from ..digest import Cancel
 from ..duck import BATCH, connect, database_errors
 from ..layout import disk_errors
-from ..tables import row_columns, row_schema, rows_to_arrow
+from ..tables import row_schema, rows_to_arrow
 from .dataset import UNKNOWN_DAY, Dataset
-from .traces import TraceRow
+from .duplicates import Verdict, settled, taken
+from .traces import HOUR_MS, TraceRow
 
 if TYPE_CHECKING:
-    import duckdb
     import numpy as np
     import pyarrow as pa
 
-_Item = TypeVar("_Item")
-
 SORTED_IN_MEMORY: Final = 96 << 20
 """Bytes of an hour's rows that are sorted without DuckDB."""
-_HOUR_MS: Final = 3_600_000
 _DAY_HOURS: Final = 24
 _UNKNOWN: Final = -_DAY_HOURS
-# What tells one trace from another: everything but where it was found and what it was judged to be.
-_NOT_CONTENT: Final = ("region", "uploaded", "source_file", "source_position", "flags", "violations")
-_FOUND: Final = ("uploaded", "source_file", "source_position")
 _ORDER: Final = ("time", "trace_id", "source_file", "source_position")
 
 
@@ -54,18 +42,6 @@ class _Slice:
     first: int
     rows: int
     bytes: int
-
-
-def ahead(items: Iterator[_Item]) -> Generator[_Item, None, None]:
-    """The same items; the next one is made by a thread while the caller deals with the one before.
-
-    Close it (or read it to its end) before what the items are made of is used for anything else.
-    """
-    with ThreadPoolExecutor(1) as pool:
-        following = pool.submit(next, items, None)
-        while (item := following.result()) is not None:
-            following = pool.submit(next, items, None)
-            yield item
 
 
 class Group:
@@ -95,7 +71,7 @@ class Group:
         order = np.argsort(hours, kind="stable")
         ends = [*(np.flatnonzero(np.diff(hours[order])) + 1).tolist(), len(order)]
         for begin, end in zip([0, *ends], ends, strict=False):
-            self._write(int(hours[order[begin]]), _taken(batch, order[begin:end]))
+            self._write(int(hours[order[begin]]), taken(batch, order[begin:end]))
 
     def _write(self, hour: int, batch: pa.RecordBatch) -> None:
         with disk_errors("rows cannot be staged"):
@@ -113,16 +89,9 @@ def hour_numbers(times: Any) -> np.ndarray[Any, Any]:
     import numpy as np
     import pyarrow as pa
 
-    ms = times.cast(pa.int64()).fill_null(_UNKNOWN * _HOUR_MS).to_numpy(zero_copy_only=False)
-    hours: np.ndarray[Any, Any] = np.floor_divide(ms, _HOUR_MS)
+    ms = times.cast(pa.int64()).fill_null(_UNKNOWN * HOUR_MS).to_numpy(zero_copy_only=False)
+    hours: np.ndarray[Any, Any] = np.floor_divide(ms, HOUR_MS)
     return hours
-
-
-def _taken(batch: pa.RecordBatch, rows: Any) -> pa.RecordBatch:
-    import pyarrow as pa
-
-    indices: Any = pa.array(rows)
-    return batch.take(indices)
 
 
 class Stage:
@@ -134,7 +103,7 @@ class Stage:
         self._groups = 0
         self._hours: dict[int, list[_Slice]] = {}
         self.rows = 0
-        self._verdict = _Verdict()
+        self._verdict = Verdict()
         self._sorting = threading.Lock()
 
     @contextlib.contextmanager
@@ -168,7 +137,7 @@ class Stage:
                 contextlib.closing(connect(self._work)) as connection,
                 database_errors("duplicates cannot be found", self._cancel),
             ):
-                self._verdict = _settled(connection, dataset, self._batches)
+                self._verdict = settled(connection, dataset, self._batches)
 
     def days(self) -> list[str]:
         """The days that have rows (`YYYY-MM-DD`), oldest first, `unknown` last."""
@@ -275,127 +244,3 @@ def _day_text(day: int) -> str:
 
 def _first_hour(text: str) -> int:
     return _UNKNOWN if text == UNKNOWN_DAY else (datetime.date.fromisoformat(text).toordinal() - _EPOCH) * _DAY_HOURS
-
-
-# --- duplicates --------------------------------------------------------------------------------------------------------
-
-
-class _Verdict:
-    """Which rows are dropped, and which have a trace_id that stands for another content: their numbers, sorted."""
-
-    def __init__(self, dropped: np.ndarray[Any, Any] | None = None, differing: np.ndarray[Any, Any] | None = None) -> None:
-        self._dropped = dropped
-        self._differing = differing
-
-    def flagged(self, first: int, batch: pa.RecordBatch) -> pa.RecordBatch:
-        """The rows of a batch, the first of which has the number `first`, with their flags."""
-        import pyarrow as pa
-
-        differing = _within(self._differing, first, batch.num_rows)
-        if not len(differing):
-            return batch
-        flags = batch.column("flags").to_pylist()
-        for row in differing.tolist():
-            flags[row] = sorted([*flags[row], "duplicate-differs"])
-        index = batch.schema.get_field_index("flags")
-        return batch.set_column(index, batch.schema.field(index), pa.array(flags, type=batch.schema.field(index).type))
-
-    def kept(self, first: int, rows: int) -> np.ndarray[Any, Any]:
-        """Which of so many rows from the number `first` on are kept, as bool."""
-        import numpy as np
-
-        found = np.ones(rows, dtype=bool)
-        found[_within(self._dropped, first, rows)] = False
-        return found
-
-
-def _within(numbers: np.ndarray[Any, Any] | None, first: int, rows: int) -> np.ndarray[Any, Any]:
-    import numpy as np
-
-    if numbers is None:
-        return np.empty(0, dtype=np.int64)
-    begin, end = np.searchsorted(numbers, [first, first + rows])
-    return numbers[begin:end] - first
-
-
-Batches = Callable[[Sequence[str]], Iterator[tuple[int, "pa.RecordBatch"]]]
-
-
-def _settled(connection: duckdb.DuckDBPyConnection, dataset: Dataset, batches: Batches) -> _Verdict:
-    """Judge all rows; see the module's docstring."""
-    import numpy as np
-
-    connection.execute("SET TimeZone = 'UTC'")
-    dataset.view(connection, "existing")
-    connection.register("ids", _numbered(batches(["trace_id"])))
-    connection.execute("CREATE TEMP TABLE fresh AS SELECT hash(nullif(trace_id, '')) AS hash, row FROM ids")
-    connection.execute("""
-        CREATE TEMP TABLE repeated AS
-        SELECT hash FROM fresh GROUP BY hash HAVING count(*) > 1
-        UNION SELECT hash(nullif(trace_id, '')) FROM existing WHERE hash(nullif(trace_id, '')) IN (SELECT hash FROM fresh)
-    """)
-    found = connection.sql("SELECT row FROM fresh WHERE hash IN (SELECT hash FROM repeated) ORDER BY row").fetchnumpy()["row"]
-    suspects = np.asarray(found, dtype=np.int64)
-    if not len(suspects):
-        return _Verdict()
-    names = [c.name for c in row_columns(TraceRow) if c.name not in _NOT_CONTENT]
-    connection.register("suspected", _numbered(batches([*names, *_FOUND]), suspects))
-    connection.execute(f"""
-        CREATE TEMP TABLE suspect AS
-        SELECT nullif(trace_id, '') AS id, {_content(names)} AS content, row, {", ".join(_FOUND)} FROM suspected
-    """)
-    connection.execute(f"""
-        CREATE TEMP TABLE known AS
-        SELECT DISTINCT nullif(trace_id, '') AS id, {_content(names)} AS content FROM existing
-        WHERE hash(nullif(trace_id, '')) IN (SELECT hash FROM repeated)
-    """)
-    judged = connection.sql("""
-        WITH ranked AS (
-            SELECT *,
-                row_number() OVER (PARTITION BY id, content ORDER BY uploaded, source_file, source_position, row) AS copy,
-                first(content) OVER (PARTITION BY id ORDER BY uploaded, source_file, source_position, row) AS first_content
-            FROM suspect
-        )
-        SELECT row,
-            copy > 1 OR EXISTS (FROM known AS k WHERE k.id IS NOT DISTINCT FROM r.id AND k.content = r.content) AS dropped,
-            id IS NOT NULL AND (content <> first_content OR id IN (SELECT id FROM known WHERE id IS NOT NULL)) AS differing
-        FROM ranked AS r ORDER BY row
-    """).fetchnumpy()
-    rows, dropped = np.asarray(judged["row"], dtype=np.int64), np.asarray(judged["dropped"], dtype=bool)
-    return _Verdict(rows[dropped], rows[np.asarray(judged["differing"], dtype=bool) & ~dropped])
-
-
-def _content(names: Sequence[str]) -> str:
-    """SQL for the digest of a row's content."""
-    texts = {"user_text", "request", "response"}
-    plain = {name: f"{name}::VARCHAR" for name in names}
-    plain |= {name: f"CASE WHEN json_valid({name}) THEN json({name})::VARCHAR ELSE {name} END" for name in texts}
-    for name in ("time", "record_time"):
-        plain[name] = f"epoch_ms({name})::VARCHAR"
-        plain[f"{name}_text"] = f"CASE WHEN {name} IS NULL THEN {name}_text END"
-    return f"md5(to_json(struct_pack({', '.join(f'{name} := {sql}' for name, sql in plain.items())}))::VARCHAR)"
-
-
-def _numbered(batches: Iterator[tuple[int, pa.RecordBatch]], only: np.ndarray[Any, Any] | None = None) -> pa.RecordBatchReader:
-    """Batches with the numbers of their rows; with `only` (sorted) the rows of these numbers."""
-    import numpy as np
-    import pyarrow as pa
-
-    def numbered() -> Iterator[pa.RecordBatch]:
-        for first, batch in batches:
-            rows = np.arange(first, first + batch.num_rows, dtype=np.int64)
-            if only is not None:
-                chosen = _within(only, first, batch.num_rows)
-                if not len(chosen):
-                    continue
-                batch, rows = _taken(batch, chosen), rows[chosen]
-            yield pa.RecordBatch.from_arrays([*batch.columns, pa.array(rows)], names=[*batch.schema.names, "row"])
-
-    made = ahead(numbered())
-    first = next(made)
-    return pa.RecordBatchReader.from_batches(first.schema, _again(first, made))
-
-
-def _again(first: pa.RecordBatch, rest: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
-    yield first
-    yield from rest

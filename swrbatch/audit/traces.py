@@ -69,7 +69,8 @@ FLAGS: Final[Mapping[str, str]] = {
 
 MAX_DEPTH: Final = 100
 """Levels of objects and arrays in a trace, and in a text of it that is read as JSON."""
-DAY_MS: Final = 86_400_000
+HOUR_MS: Final = 3_600_000
+DAY_MS: Final = 24 * HOUR_MS
 EARLIEST_MS: Final = 1_420_070_400_000  # 2015-01-01T00:00:00Z
 _TIME: Final = re.compile(r"(\d{4})[/-](\d{1,2})[/-](\d{1,2}) (\d{2}):(\d{2}):(\d{2}) GMT([+-])(\d{2}):(\d{2})", re.ASCII)
 _SURROGATE: Final = re.compile("[\ud800-\udfff]")
