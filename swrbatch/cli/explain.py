@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 import sys
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Annotated, Any
@@ -12,10 +11,10 @@ import typer
 
 from ..errors import ExitCode, Lang, UsageError, printable
 from .options import Format, FormatOption, LangOption, Language, exits, lang, show
-from .text import rows_cut, table, width, word, wrapped
+from .text import rows_cut, table, terminal_columns, width, word, wrapped
 
 if TYPE_CHECKING:
-    from ..explain.entries import Entry
+    from ..explain.entry import Entry
     from ..explain.match import Explanation, Match
 
 app = typer.Typer(rich_markup_mode=None)
@@ -74,10 +73,6 @@ def _query(words: list[str]) -> str:
     return text
 
 
-def _columns() -> int:
-    return max(40, shutil.get_terminal_size().columns)
-
-
 def _to_text(found: Explanation, language: Lang) -> str:
     """The likeliest in full, the others by name."""
     best = found.best[:_FULL]
@@ -108,7 +103,7 @@ def _block(entry: Entry, language: Lang) -> Iterator[str]:
             if line.startswith("  "):
                 yield named + " " * (_LABEL - 2 - width(named)) + line
             else:
-                yield from wrapped(named, line, _columns(), _LABEL)
+                yield from wrapped(named, line, terminal_columns(), _LABEL)
             named = ""
 
 

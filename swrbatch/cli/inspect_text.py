@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 from collections.abc import Iterator, Sequence
 from typing import Any, Final
 
@@ -11,7 +10,7 @@ from ..errors import printable
 from ..inspect.dive import DiveNumbers
 from ..inspect.images import InspectedImage, InspectedLayer, Inspection
 from ..sizes import counted, format_size
-from .text import cut, table, wrapped
+from .text import cut, table, terminal_columns, wrapped
 
 _LABEL: Final = 13
 _LONG: Final = 2000
@@ -124,7 +123,7 @@ def _safe(texts: Sequence[str]) -> list[str]:
 
 def to_text(result: Inspection, *, layers: bool, columns: int | None = None) -> str:
     """The images one after the other, in `columns` (default: the terminal's); with `layers`, their layers and listed files."""
-    columns = max(40, columns or shutil.get_terminal_size().columns)
+    columns = max(40, columns) if columns else terminal_columns()
     return "\n\n".join("\n".join(_image_lines(image, layers, columns)) for image in result.images)
 
 

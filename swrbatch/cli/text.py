@@ -100,7 +100,7 @@ def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
 
 
 def cut(line: str, columns: int) -> str:
-    """The line, or as much of it as the terminal has room for."""
+    """The line, or as much of it as the terminal has columns for."""
     if width(line) <= columns:
         return line
     line = line[:columns]
@@ -140,9 +140,14 @@ def _lines(chunks: Iterable[str], room: int, indent: str) -> list[str]:
     return [*lines, indent + line.rstrip()]
 
 
+def terminal_columns() -> int:
+    """Columns of the terminal, or as many as are usual where there is none."""
+    return max(40, shutil.get_terminal_size().columns)
+
+
 def terminal() -> int | None:
     """Columns of the terminal that results go to; None where they go to a program or a file, which get their lines whole."""
-    return max(40, shutil.get_terminal_size().columns) if sys.stdout.isatty() else None
+    return terminal_columns() if sys.stdout.isatty() else None
 
 
 def fitted(*texts: str, indent: str = "  ") -> list[str]:

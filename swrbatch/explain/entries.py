@@ -20,60 +20,20 @@ import functools
 import string
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
-from typing import Final, Literal
+from dataclasses import replace
+from typing import Final
 
 from ..audit.findings import MEANINGS
-from ..errors import CODES, Code, Lang, Severity
+from ..errors import CODES, Code, Severity
 from ..lint.catalog import RULES
 from ..lint.rule import Rule
 from ..schemas import schema_path
-from .guide_errors import GUIDE_ERRORS, GuideError
-
-Kind = Literal["issue", "rule", "finding", "swr", "docker"]
-Texts = tuple[str, str]  # English and Chinese
+from .entry import Entry
+from .guide_errors import GUIDE_ERRORS
 
 SWR_CODES: Final = "swr-error-codes.tsv"
-SOURCES: Final[Mapping[Kind, Texts]] = {
-    "issue": ("swrbatch", "swrbatch"),
-    "rule": ("swrbatch lint", "swrbatch lint"),
-    "finding": ("swrbatch audit report", "swrbatch audit report"),
-    "swr": ("SWR's API reference, error codes", "SWR API参考，错误码"),
-    "docker": ("the user guide", "用户指南"),
-}
 _ASK: Final = ("Ask an administrator of the account, or somebody with manage, for it: swrbatch grant set.",
                "联系账号管理员或具备管理权限的用户授权：swrbatch grant set。")  # fmt: skip
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Entry:
-    """Something that can be explained; pairs of texts are English and Chinese, a cause may be empty.
-
-    `level` is a severity, or an HTTP status; `section` the guide's, empty where it says nothing. `phrases` are texts by which
-    it is recognised, with `{}` for what differs each time; `context` are words that make it likelier beside a phrase.
-    """
-
-    kind: Kind
-    id: str
-    level: str
-    section: str
-    symptom: Texts
-    cause: Texts
-    way_out: Texts
-    phrases: tuple[str, ...]
-    context: tuple[str, ...] = ()
-    related: tuple[str, ...] = ()
-    bad: str = ""
-    good: str = ""
-
-    def texts(self, language: Lang) -> tuple[str, str, str]:
-        """Symptom, cause and way out."""
-        at = 1 if language == "zh" else 0
-        return self.symptom[at], self.cause[at], self.way_out[at]
-
-    def source(self, language: Lang) -> str:
-        """Where the texts come from."""
-        return SOURCES[self.kind][1 if language == "zh" else 0]
 
 
 @functools.cache
@@ -96,21 +56,10 @@ def entries() -> tuple[Entry, ...]:
 
 def _guide_entries() -> Iterator[Entry]:
     for error in GUIDE_ERRORS:
-        yield Entry(
-            kind="docker",
-            id=error.id,
-            level=Severity.ERROR.value,
-            section=error.section,
-            symptom=error.symptom,
-            cause=error.cause,
-            way_out=error.way_out,
-            phrases=error.phrases,
-            context=error.context,
-            related=(*error.related, *(rule.id for rule in RULES if _same_section(rule, error))),
-        )
+        yield replace(error, related=(*error.related, *(rule.id for rule in RULES if _same_section(rule, error))))
 
 
-def _same_section(rule: Rule, error: GuideError) -> bool:
+def _same_section(rule: Rule, error: Entry) -> bool:
     return rule.section.partition(" ")[0] == error.section
 
 

@@ -6,25 +6,13 @@ The Chinese is the guide's, shortened; the English says the same. Where the guid
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from functools import partial
 from typing import Final
 
-Texts = tuple[str, str]  # English and Chinese
+from ..errors import Severity
+from .entry import Entry
 
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class GuideError:
-    """An error of the guide; see `entries.Entry` for the fields."""
-
-    id: str
-    section: str
-    symptom: Texts
-    cause: Texts
-    way_out: Texts
-    phrases: tuple[str, ...]
-    context: tuple[str, ...] = ()
-    related: tuple[str, ...] = ()
-
+_error: Final = partial(Entry, kind="docker", level=Severity.ERROR.value)
 
 # Lines that begin with blanks are shown as they stand.
 _INSECURE: Final = (
@@ -44,8 +32,8 @@ _LOGIN_ZH: Final = (
     "或用有效的AK/SK生成长期有效的登录指令：swrbatch login-command。"
 )
 
-GUIDE_ERRORS: Final[tuple[GuideError, ...]] = (
-    GuideError(
+GUIDE_ERRORS: Final[tuple[Entry, ...]] = (
+    _error(
         id="docker-not-found",
         section="9.3.1",
         symptom=("docker login fails: docker: command not found", "登录指令执行失败：docker: command not found"),
@@ -58,7 +46,7 @@ GUIDE_ERRORS: Final[tuple[GuideError, ...]] = (
         phrases=("docker: command not found", "docker: not found", "command not found: docker"),
         related=("docker-version-old", "docker-too-old"),
     ),
-    GuideError(
+    _error(
         id="unauthorized",
         section="9.3.1",
         symptom=(
@@ -80,7 +68,7 @@ GUIDE_ERRORS: Final[tuple[GuideError, ...]] = (
         context=("docker login", "login"),
         related=("SVCSTG.SWR.4010000", "SVCSTG.SWR.4000031", "cce-not-logged-in"),
     ),
-    GuideError(
+    _error(
         id="registry-not-found",
         section="9.3.1",
         symptom=(
@@ -102,7 +90,7 @@ GUIDE_ERRORS: Final[tuple[GuideError, ...]] = (
         context=("docker login", "/v2/"),
         related=("registry-invalid", "registry-mismatch"),
     ),
-    GuideError(
+    _error(
         id="certificate-expired",
         section="9.3.1",
         symptom=(
@@ -120,7 +108,7 @@ GUIDE_ERRORS: Final[tuple[GuideError, ...]] = (
         phrases=("x509: certificate has expired or is not yet valid", "certificate has expired"),
         context=("docker login",),
     ),
-    GuideError(
+    _error(
         id="login-unknown-authority",
         section="9.3.1",
         symptom=(
@@ -144,7 +132,7 @@ GUIDE_ERRORS: Final[tuple[GuideError, ...]] = (
         context=("docker login", "logging in", "login"),
         related=("pull-unknown-authority",),
     ),
-    GuideError(
+    _error(
         id="push-denied",
         section="9.3.2",
         symptom=(
@@ -170,7 +158,7 @@ GUIDE_ERRORS: Final[tuple[GuideError, ...]] = (
         context=("docker push", "push"),
         related=("permission-denied", "organization-taken", "organization-quota", "SVCSTG.SWR.4039002", "SVCSTG.SWR.4011044"),
     ),
-    GuideError(
+    _error(
         id="local-tag-missing",
         section="9.3.2",
         symptom=(
@@ -186,7 +174,7 @@ GUIDE_ERRORS: Final[tuple[GuideError, ...]] = (
         context=("docker push", "push"),
         related=("tag-unknown", "SVCSTG.SWR.4040115"),
     ),
-    GuideError(
+    _error(
         id="name-invalid",
         section="9.3.2",
         symptom=(
@@ -204,7 +192,7 @@ GUIDE_ERRORS: Final[tuple[GuideError, ...]] = (
         context=("docker push", "push", "invalid repository name"),
         related=("namespace-invalid", "repository-invalid", "SVCSTG.SWR.4001028", "SVCSTG.SWR.4001029"),
     ),
-    GuideError(
+    _error(
         id="page-format",
         section="9.3.3",
         symptom=(
@@ -224,7 +212,7 @@ GUIDE_ERRORS: Final[tuple[GuideError, ...]] = (
         phrases=("镜像格式不合法", "the format of the image is invalid", "image format is invalid"),
         related=("registry-missing", "namespace-missing", "too-many-parts", "SVCSTG.SWR.4000028", "SVCSTG.SWR.4000069"),
     ),
-    GuideError(
+    _error(
         id="page-timeout",
         section="9.3.3",
         symptom=("An upload by the page stays where it is until it times out", "通过页面上传镜像，一直卡在上传界面直到超时"),
@@ -237,7 +225,7 @@ GUIDE_ERRORS: Final[tuple[GuideError, ...]] = (
         phrases=("一直卡在上传界面直到超时", "卡在上传界面", "stuck uploading until it times out", "upload times out"),
         related=("repository-invalid", "namespace-invalid", "repositories-differ"),
     ),
-    GuideError(
+    _error(
         id="pull-unknown-authority",
         section="9.3.4",
         symptom=(
@@ -260,7 +248,7 @@ GUIDE_ERRORS: Final[tuple[GuideError, ...]] = (
         context=("docker pull", "pull", "proxy", "pulling"),
         related=("login-unknown-authority",),
     ),
-    GuideError(
+    _error(
         id="trust-data-missing",
         section="9.3.4",
         symptom=(
@@ -278,7 +266,7 @@ GUIDE_ERRORS: Final[tuple[GuideError, ...]] = (
         phrases=("remote trust data does not exist",),
         context=("docker pull", "pull"),
     ),
-    GuideError(
+    _error(
         id="cce-not-logged-in",
         section="9.4.1",
         symptom=(
@@ -306,7 +294,7 @@ GUIDE_ERRORS: Final[tuple[GuideError, ...]] = (
         context=("kubelet", "cce", "pod", "workload", "工作负载"),
         related=("unauthorized",),
     ),
-    GuideError(
+    _error(
         id="organization-not-listed",
         section="9.1.6",
         symptom=(

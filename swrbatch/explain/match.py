@@ -21,7 +21,8 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final, Literal
 
-from .entries import Entry, entries
+from .entries import entries
+from .entry import Entry
 
 MAX_TEXT: Final = 1 << 18
 """Bytes of a text that is read."""
