@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import datetime
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from ..cts import Actor, new_run_id
@@ -20,7 +20,6 @@ from .workload_rules import HOSTS
 
 if TYPE_CHECKING:
     from ..store import Store
-    from .batch import LintedImages
 
 # What a search met that only looks like an archive of images is passed over.
 _NO_IMAGES: Final = ("not-a-tar", "manifest-missing", "filesystem-export", "oci-archive", "archive-empty", "compressed-twice")
@@ -53,55 +52,42 @@ class LintResult:
         return has_errors(self.issues)
 
 
-@dataclass(slots=True)
-class _Sum:
-    files: list[str] = field(default_factory=list)
-    images: list[tuple[str, str]] = field(default_factory=list)
-    findings: list[Finding] = field(default_factory=list)
-    issues: list[Issue] = field(default_factory=list)
-
-    def add(self, linted: LintedImages) -> None:
-        self.images += linted.names
-        self.findings += linted.findings
-        self.issues += linted.issues
-
-    def result(self) -> LintResult:
-        return LintResult(
-            files=tuple(self.files), images=tuple(self.images), findings=tuple(self.findings), issues=tuple(self.issues)
-        )
-
-
 def lint_paths(paths: Sequence[str], options: LintOptions, cancel: Cancel) -> LintResult:
     """Lint files, and what folders hold: Dockerfiles, archives, workloads.
 
     An archive that cannot be read is an issue. Raises `UsageError` for a path that holds nothing to lint, `StoreError` when the
     disk of a spool is full, `Cancelled`.
     """
-    done = _Sum()
     found = lint_files(paths)
-    for file in found:
-        if file.kind == "dockerfile":
-            done.files.append(file.path)
-            done.findings += lint_dockerfile(read_start(file.path), file.path, context_of(file.path), options.rules)
-    manifests = [file.path for file in found if file.kind == "workload"]
+    manifests = tuple(file.path for file in found if file.kind == "workload")
     parsed = [parse_workloads(read_start(path, MAX_FILE + 1), path) for path in manifests]
-    done.files += manifests
-    done.findings += lint_workloads(with_surroundings(parsed, options.registries), options.rules)
-    _archives([file for file in found if file.kind == "archive"], options, cancel, done)
-    return done.result()
+    return joined(
+        [
+            *(_dockerfile(file.path, options.rules) for file in found if file.kind == "dockerfile"),
+            LintResult(files=manifests, findings=lint_workloads(with_surroundings(parsed, options.registries), options.rules)),
+            _archives([file for file in found if file.kind == "archive"], options, cancel),
+        ]
+    )
 
 
-def _archives(found: Sequence[LintFile], options: LintOptions, cancel: Cancel, done: _Sum) -> None:
+def _dockerfile(path: str, rules: Sequence[Rule]) -> LintResult:
+    return LintResult(files=(path,), findings=lint_dockerfile(read_start(path), path, context_of(path), rules))
+
+
+def _archives(found: Sequence[LintFile], options: LintOptions, cancel: Cancel) -> LintResult:
     if not found:
-        return
-    from .batch import LintedImages, lint_archives  # the store behind it is slow to import, and Dockerfiles need none
+        return LintResult()
+    from .batch import lint_archives  # the store behind it is slow to import, and Dockerfiles need none
 
     linted = lint_archives([file.path for file in found], options.rules, options.today, cancel)
     searched = {file.path for file in found if file.searched}
     none = {issue.archive for issue in linted.issues if issue.archive in searched and issue.code in _NO_IMAGES}
-    done.files += [file.path for file in found if file.path not in none]
-    issues = tuple(issue for issue in linted.issues if issue.archive not in none)
-    done.add(LintedImages(names=linted.names, findings=linted.findings, issues=issues))
+    return LintResult(
+        files=tuple(file.path for file in found if file.path not in none),
+        images=linted.names,
+        findings=linted.findings,
+        issues=tuple(issue for issue in linted.issues if issue.archive not in none),
+    )
 
 
 def lint_references(
@@ -115,11 +101,10 @@ def lint_references(
     from ..store import now_ms
     from .batch import lint_stored
 
-    done = _Sum()
     with open_store() as store:
         who: Actor = store.actor(*actor)
-        done.add(lint_stored(store, names, options.rules, options.today, who, cancel, new_run_id(now_ms())))
-    return done.result()
+        linted = lint_stored(store, names, options.rules, options.today, who, cancel, new_run_id(now_ms()))
+    return LintResult(images=linted.names, findings=linted.findings, issues=linted.issues)
 
 
 def joined(results: Sequence[LintResult]) -> LintResult:
