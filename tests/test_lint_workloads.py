@@ -163,7 +163,8 @@ def test_registries() -> None:
 
 @given(st.text(alphabet="kindPod: spec-containers[]{}&*<>|'\"\n#swr.myhuaweicloud.com/a", max_size=200))
 def test_any_text_is_read(text: str) -> None:
-    found("kind: Pod\n" + text)
+    rules = {"manifest-syntax", "missing-pull-secret", "other-pull-secret", "misplaced-pull-secret"}
+    assert all(name in rules and line >= 1 for name, line in found("kind: Pod\n" + text))
 
 
 def test_bounds() -> None:
