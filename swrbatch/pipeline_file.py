@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -24,19 +24,13 @@ from .ledger.triggers import Terms as TriggerTerms
 from .login import VARIABLES
 from .policy import looks_like_registry, parse_category
 from .rights import LEVELS, Level
-from .schemas import validator
+from .settings_file import Place, SettingsFile, Told
 from .sizes import parse_size
 from .store import check_name
-from .yamltree import Alias, BadYaml, Node, Scalar, Sequence, read_tree
+from .yamltree import Scalar
 
-MAX_FILE: Final = 1 << 20
-MAX_VALUES: Final = 100_000
-"""Values of a file, however often aliases repeat them."""
 _REFERENCE: Final = re.compile(r"\$(?:\$(?=\{)|\{(?P<name>[A-Za-z_][A-Za-z0-9_]*)(?::-(?P<default>[^}]*))?\}|(?P<bad>\{))")
 _SECRETS: Final = frozenset(secret for _, secret in VARIABLES)
-_INTEGER: Final = re.compile(r"[-+]?[0-9]{1,18}")
-_WORDS: Final[Mapping[str, Any]] = {"true": True, "false": False, "null": None, "~": None, "": None}
-Place = tuple[str | int, ...]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -98,106 +92,27 @@ def read_pipeline(path: str, given: Mapping[str, str], environment: Mapping[str,
     return _Reading(path, given, environment).run()
 
 
-class _Reading:
+class _Reading(SettingsFile):
     """The reading of one file."""
 
     def __init__(self, path: str, given: Mapping[str, str], environment: Mapping[str, str]) -> None:
-        self.path = path
+        super().__init__(path, "pipeline", "pipeline.schema.json")
         self.given = given
         self.environment = environment
         self.folder = os.path.dirname(os.path.abspath(path))
-        self.text = ""
         self.used: set[str] = set()
-        self.values = 0
-        self.where: dict[Place, int] = {}
-        self.faults: list[tuple[int, Place, str]] = []
 
     def run(self) -> Pipeline:
-        self.text = self._text()
-        try:
-            roots = read_tree(self.text)
-        except BadYaml as e:
-            raise UsageError(f"{printable(self.path)} is no YAML: {e}") from e
-        if len(roots) != 1:
-            raise UsageError(f"{printable(self.path)} holds {len(roots)} documents: a pipeline is one")
-        value = self._value(roots[0], (), 0)
-        self._check_schema(value)
-        self._stop()
-        made = self._pipeline(value)
-        self._stop()
+        made = self._pipeline(self.read())
+        self.stop()
         if unused := sorted(set(self.given) - self.used):
             raise UsageError(f"--set {unused[0]}: {printable(self.path)} does not use ${{{unused[0]}}}")
         return made
 
-    def _text(self) -> str:
-        try:
-            with open(self.path, "rb") as f:
-                raw = f.read(MAX_FILE + 1)
-        except OSError as e:
-            raise UsageError(f"the pipeline {printable(self.path)} cannot be read: {e.strerror}") from e
-        if len(raw) > MAX_FILE:
-            raise UsageError(f"the pipeline {printable(self.path)} is larger than 1 MiB")
-        try:
-            return raw.decode("utf-8-sig")
-        except UnicodeDecodeError as e:
-            raise UsageError(f"the pipeline {printable(self.path)} is no UTF-8 text: byte {e.start + 1}") from e
-
-    def _stop(self) -> None:
-        if self.faults:
-            lines = [self._line(*each) for each in sorted(self.faults, key=lambda each: each[0])]
-            raise UsageError("\n".join(dict.fromkeys(lines)))
-
-    def _line(self, at: int, place: Place, what: str) -> str:
-        before = self.text[:at]
-        line, column = before.count("\n") + 1, at - (before.rfind("\n") + 1) + 1
-        named = "".join(f"[{part}]" if isinstance(part, int) else f".{printable(part)}" for part in place).removeprefix(".")
-        return f"{printable(self.path)}:{line}:{column}: {f'{named}: ' if named else ''}{what}"
-
-    # --- values --------------------------------------------------------------------------------------------------------
-
-    def _value(self, node: Node, place: Place, depth: int) -> Any:
-        self.values += 1
-        if self.values > MAX_VALUES or depth > 50:
-            most = f"{MAX_VALUES} values, 50 levels"
-            raise UsageError(
-                f"the pipeline {printable(self.path)} is too large: at most {most}, aliases counted where they stand"
-            )
-        self.where.setdefault(place, node.start)
-        if isinstance(node, Alias):
-            return self._value(node.target, place, depth + 1)
-        if isinstance(node, Scalar):
-            return self._scalar(node, place)
-        if isinstance(node, Sequence):
-            return [self._value(item, (*place, number), depth + 1) for number, item in enumerate(node.items)]
-        return dict(self._pairs(node, place, depth))
-
-    def _pairs(self, node: Any, place: Place, depth: int) -> Iterator[tuple[str, Any]]:
-        seen: set[str] = set()
-        for key, item in node.pairs:
-            if not isinstance(key, Scalar):
-                self.faults.append((key.start, place, "a key must be a text"))
-                continue
-            if key.value in seen:
-                self.faults.append((key.start, (*place, key.value), "it stands here twice"))
-            seen.add(key.value)
-            self.where[(*place, key.value)] = key.start
-            yield key.value, self._value(item, (*place, key.value), depth + 1)
-
-    def _scalar(self, node: Scalar, place: Place) -> Any:
-        value = self._plain(node, place)
-        if isinstance(value, str) and ("\0" in value or any("\ud800" <= sign <= "\udfff" for sign in value)):
-            self.faults.append((node.start, place, "it holds a NUL or half a character, which no name, path or text can have"))
-            return ""
-        return value
-
-    def _plain(self, node: Scalar, place: Place) -> Any:
+    def plain(self, node: Scalar, place: Place) -> Any:
         if "${" in node.value:
             return _REFERENCE.sub(lambda match: self._substitute(match, node, place), node.value)
-        if node.style is not None:
-            return node.value
-        if node.value in _WORDS:
-            return _WORDS[node.value]
-        return int(node.value) if _INTEGER.fullmatch(node.value) else node.value
+        return super().plain(node, place)
 
     def _substitute(self, match: re.Match[str], node: Scalar, place: Place) -> str:
         name = match["name"]
@@ -221,27 +136,6 @@ class _Reading:
             self.faults.append((node.start, place, f"${{{name}}} is not set: {way_out}"))
         return match["default"] or ""
 
-    # --- the schema ----------------------------------------------------------------------------------------------------
-
-    def _check_schema(self, value: Any) -> None:
-        for error in validator("pipeline.schema.json").iter_errors(value):
-            place: Place = tuple(error.absolute_path)
-            if error.validator == "additionalProperties" and isinstance(error.instance, dict):
-                allowed = sorted(error.schema.get("properties", ()))
-                for key in sorted(set(error.instance) - set(allowed)):
-                    self._fault((*place, key), f"unknown key; there are {', '.join(allowed)}")
-            elif error.validator == "required":
-                missing = [key for key in error.validator_value if key not in error.instance]
-                self._fault(place, f"{', '.join(missing)} is missing")
-            else:
-                self._fault(place, _said(error))
-
-    def _fault(self, place: Place, what: str) -> None:
-        known = place
-        while known not in self.where:
-            known = known[:-1]
-        self.faults.append((self.where[known], place, what))
-
     # --- what it says --------------------------------------------------------------------------------------------------
 
     def _check_names(self, value: dict[str, Any]) -> None:
@@ -258,13 +152,13 @@ class _Reading:
                 self._once((kind, n, "shares"), [share["with"] for share in each.get("shares", ())])
                 self._once((kind, n, "triggers"), [trigger["name"] for trigger in each.get("triggers", ())])
         for place, what, name in users:
-            with _Told(self, place):
+            with Told(self, place):
                 check_name(what, name)
 
     def _once(self, place: Place, names: list[str]) -> None:
         for number, name in enumerate(names):
             if name in names[:number]:
-                self._fault((*place, number), f"{printable(name)} stands here twice: say all of it in one place")
+                self.fault((*place, number), f"{printable(name)} stands here twice: say all of it in one place")
 
     def _pipeline(self, value: dict[str, Any]) -> Pipeline:
         self._check_names(value)
@@ -304,15 +198,15 @@ class _Reading:
         place: Place = ("repositories", number)
         shares = {}
         for n, each in enumerate(value.get("shares", ())):
-            with _Told(self, (*place, "shares", n, "until")):
+            with Told(self, (*place, "shares", n, "until")):
                 deadline = parse_deadline(each["until"])
                 shares[each["with"]] = ShareTerms(deadline_ms=deadline, description=each.get("description", ""))
         triggers = {}
         for n, each in enumerate(value.get("triggers", ())):
-            with _Told(self, (*place, "triggers", n)):
+            with Told(self, (*place, "triggers", n)):
                 triggers[each["name"]] = _trigger(each)
         category = None
-        with _Told(self, (*place, "category")):
+        with Told(self, (*place, "category")):
             category = None if "category" not in value else parse_category(value["category"])
         return RepositorySpec(
             path=value["name"],
@@ -330,7 +224,7 @@ class _Reading:
             if key == "from":
                 continue
             name = {"org": "organization"}.get(key, key.replace("-", "_"))
-            with _Told(self, (*place, key) if key in value else ("defaults", key)):
+            with Told(self, (*place, key) if key in value else ("defaults", key)):
                 options[name] = self._option(key, text)
         return ImportSpec(sources=tuple(map(self._source, value["from"])), options=options)
 
@@ -353,7 +247,7 @@ class _Reading:
 
     def _image(self, name: str, place: Place) -> str:
         host = name.partition("/")[0]
-        with _Told(self, place):
+        with Told(self, place):
             parse_name(name, host if looks_like_registry(host) else "")
         return name
 
@@ -364,23 +258,6 @@ class _Reading:
             form=value.get("form", "docker-archive"),
             compression=value.get("compress") or compression_of_name(value["to"]).value,
         )
-
-
-class _Told:
-    """Locates a UsageError of what is read within."""
-
-    def __init__(self, reading: _Reading, place: Place) -> None:
-        self._reading = reading
-        self._place = place
-
-    def __enter__(self) -> None:
-        return None
-
-    def __exit__(self, kind: object, error: BaseException | None, _trace: object) -> bool:
-        if not isinstance(error, UsageError):
-            return False
-        self._reading._fault(self._place, str(error))
-        return True
 
 
 def _levels(value: dict[str, Any]) -> dict[str, Level]:
@@ -397,21 +274,3 @@ def _trigger(value: dict[str, Any]) -> TriggerTerms:
     if "enabled" in fields:
         fields["enabled"] = _flag(fields["enabled"])
     return TriggerTerms(**fields, container=tuple(value.get("containers", ())))
-
-
-def _said(error: Any) -> str:
-    """A fault of the schema in words; what it is not is more use than what it is."""
-    shown = printable(repr(error.instance), 60)
-    if error.validator == "enum":
-        allowed = dict.fromkeys(str(each).lower() for each in error.validator_value)
-        return f"{shown} is none of {', '.join(allowed)}"
-    if error.validator == "type":
-        words = {"object": "a mapping", "array": "a list", "string": "a text (quote it)", "integer": "a number"}
-        return f"{shown} is not {words[error.validator_value]}"
-    if error.validator == "anyOf":
-        return f"{shown} is no number or size"
-    if error.validator in ("minLength", "minItems"):
-        return "it is empty"
-    if error.validator == "pattern":
-        return f"{shown} is not ORG/REPO"
-    return str(error.message)

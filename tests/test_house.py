@@ -44,6 +44,7 @@ ORDER = [
     "export",
     "inspect",
     "login",
+    "settings_file",
     "sources",
     "lint",
     "staging",
