@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import datetime
 import enum
+import os
+from dataclasses import replace
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from ..digest import Cancel
-from ..errors import ExitCode, Lang, UsageError, printable
+from ..errors import ExitCode, Lang, UsageError
 from .options import (
     AccountOption,
     LangOption,
@@ -24,7 +27,8 @@ from .options import (
 from .text import fitted, issue_lines, way_out, word
 
 if TYPE_CHECKING:
-    from ..lint.rule import Finding
+    from ..lint.config import LintConfig
+    from ..lint.rule import Level
     from ..lint.targets import LintOptions, LintResult
 
 app = typer.Typer(rich_markup_mode=None)
@@ -56,7 +60,13 @@ def lint(
         str | None, typer.Option("--rules", metavar="a,b|-a,-b", help="These rules alone, or all but these.")
     ] = None,
     format: Annotated[LintFormat, typer.Option("--format", help="text for people, the others for programs.")] = LintFormat.TEXT,
-    fail_on: Annotated[Severity, typer.Option("--fail-on", help="End with 1 from this level on.")] = Severity.WARNING,
+    fail_on: Annotated[
+        Severity | None, typer.Option("--fail-on", help="End with 1 from this level on (warning).", show_default=False)
+    ] = None,
+    config: Annotated[
+        str | None, typer.Option("--config", metavar="FILE", help="The configuration; .swrbatch-lint.yaml if it is here.")
+    ] = None,
+    no_config: Annotated[bool, typer.Option("--no-config", help="Take no configuration, though one is here.")] = False,
     baseline: Annotated[
         str | None, typer.Option("--baseline", metavar="FILE", help="Leave out what an earlier --format json told.")
     ] = None,
@@ -74,8 +84,9 @@ def lint(
 
     Each argument is told by its content. Exit codes: 0 clean, 1 findings or an archive that cannot be read, 2 wrong usage.
     """
-    from ..lint.outputs import read_baseline
     from ..lint.rule import Level
+    from ..lint.targets import LintOptions
+    from ..lint.workload_rules import HOSTS
 
     with exits():
         if list_:
@@ -83,31 +94,47 @@ def lint(
             return
         if not targets:
             raise UsageError("name a Dockerfile, an archive, a manifest or a folder, or an image of a store")
-        known = read_baseline(baseline) if baseline is not None else frozenset()
-        options = _options(rules, date, tuple(registry or ()) or _registry_of(store))
+        chosen = _config(config, no_config, rules, baseline)
+        options = LintOptions(
+            rules=chosen.rules,
+            today=_day(date),
+            registries=tuple(registry or ()) or chosen.registries or _registry_of(store) or HOSTS,
+        )
+        threshold = Level(fail_on.value) if fail_on is not None else chosen.fail_on or Level.WARNING
     with exits(lang(lang_)), cancelled_by_signals() as cancel:
-        result = _lint(targets, options, store, (user, account), cancel)
-        findings = [one for one in result.findings if one.fingerprint not in known]
-        show(_printed(format, result, findings, lang(lang_), fail_on))
-        for found in result.issues:
-            if found.is_error:
-                typer.echo("\n".join(issue_lines(found, lang(lang_))), err=True)
-    if result.failed or any(one.level.rank >= Level(fail_on.value).rank for one in findings):
+        found = _lint(targets, options, store, (user, account), cancel)
+        result = replace(found, findings=chosen.judge(found.findings, options.today))
+        show(_printed(format, result, lang(lang_), threshold))
+        for each in result.issues:
+            if each.is_error:
+                typer.echo("\n".join(issue_lines(each, lang(lang_))), err=True)
+    if result.failed or any(one.level.rank >= threshold.rank for one in result.counting):
         raise typer.Exit(int(ExitCode.REJECTED))
 
 
-def _options(rules: str | None, date: str | None, registries: tuple[str, ...]) -> LintOptions:
-    import datetime
-
+def _config(path: str | None, none: bool, rules: str | None, baseline: str | None) -> LintConfig:
+    """The configuration: what is named, or lies here; what the command line says goes before it."""
     from ..lint.catalog import select_rules
-    from ..lint.targets import LintOptions
-    from ..lint.workload_rules import HOSTS
+    from ..lint.config import FILE, LintConfig, read_config
+    from ..lint.outputs import read_baseline
+
+    if none and path is not None:
+        raise UsageError("--no-config and --config FILE: give one of them")
+    here = FILE if not none and os.path.exists(FILE) else None
+    named = path if path is not None else here
+    chosen = read_config(named) if named is not None else LintConfig()
+    if rules is not None:
+        chosen = replace(chosen, rules=select_rules(rules, chosen.rules))
+    return chosen if baseline is None else replace(chosen, known=read_baseline(baseline))
+
+
+def _day(text: str | None) -> datetime.date:
+    from ..lint.config import parse_day
 
     try:
-        today = datetime.date.fromisoformat(date) if date is not None else datetime.datetime.now(datetime.UTC).date()
-    except ValueError as e:
-        raise UsageError(f"--date {printable(date)} is no day: write YYYY-MM-DD") from e
-    return LintOptions(rules=select_rules(rules), today=today, registries=registries or HOSTS)
+        return parse_day(text) if text is not None else datetime.datetime.now(datetime.UTC).date()
+    except UsageError as e:
+        raise UsageError(f"--date {e}") from None
 
 
 def _registry_of(store: str | None) -> tuple[str, ...]:
@@ -138,27 +165,27 @@ def _lint(
     return joined(results)
 
 
-def _printed(format: LintFormat, result: LintResult, findings: list[Finding], language: Lang, fail_on: Severity) -> str:
+def _printed(format: LintFormat, result: LintResult, language: Lang, threshold: Level) -> str:
     from .. import __version__
     from ..lint import outputs
-    from ..lint.rule import Level
 
     if format is LintFormat.JSON:
-        return outputs.to_json(result, findings)
+        return outputs.to_json(result)
     if format is LintFormat.SARIF:
-        return outputs.to_sarif(findings, language, __version__)
+        return outputs.to_sarif(result.counting, language, __version__)
     if format is LintFormat.GITLAB:
-        return outputs.to_gitlab(findings, language)
+        return outputs.to_gitlab(result.counting, language)
     if format is LintFormat.JUNIT:
-        return outputs.to_junit(result, findings, language, Level(fail_on.value))
-    return _text(result, findings, language)
+        return outputs.to_junit(result, language, threshold)
+    return _text(result, language)
 
 
-def _text(result: LintResult, findings: list[Finding], language: Lang) -> str:
+def _text(result: LintResult, language: Lang) -> str:
     """Each finding with its place and way out, then the counts."""
+    from ..lint.config import BASELINE
     from ..sizes import format_size
 
-    lines = []
+    lines, findings = [], result.counting
     for one in findings:
         size = f" ({format_size(one.bytes)})" if one.bytes is not None else ""
         lines.append(f"{one.location}: {word(one.level.value, language)} {one.rule}{size}")
@@ -167,8 +194,10 @@ def _text(result: LintResult, findings: list[Finding], language: Lang) -> str:
     told = [f"{word('files', language)} {len(result.files)}"]
     told += [f"{word('images', language)} {len(result.images)}"] if result.images else []
     told += [f"{word(level, language)} {count}" for level, count in counts]
-    known = len(result.findings) - len(findings)
+    accepted = [one.accepted for one in result.findings if one.accepted]
+    known = accepted.count(BASELINE)
     told += [f"{word('known', language)} {known}"] if known else []
+    told += [f"{word('ignored', language)} {len(accepted) - known}"] if len(accepted) > known else []
     return "\n".join([*lines, ", ".join(told)])
 
 

@@ -54,6 +54,7 @@ _ZH = {
     "info": "提示",
     "files": "文件",
     "known": "已知",
+    "ignored": "已忽略",
     "images": "镜像",
     "forms": "适用对象",
     "rule": "规则",

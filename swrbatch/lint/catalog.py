@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from types import MappingProxyType
 from typing import Final
@@ -81,14 +81,12 @@ RULES: Final[tuple[Rule, ...]] = (
 BY_ID: Final[Mapping[str, Rule]] = MappingProxyType({one.id: one for one in RULES})
 
 
-def select_rules(text: str | None) -> tuple[Rule, ...]:
-    """The rules of `a,b` (these alone) or `-a,-b` (all but these). UsageError for a name that is none."""
-    if text is None:
-        return RULES
+def select_rules(text: str, among: Sequence[Rule] = RULES) -> tuple[Rule, ...]:
+    """The rules of `a,b` (these alone), or of `-a,-b` (all of `among` but these). UsageError for a name that is none."""
     names = [name.strip() for name in text.split(",") if name.strip()]
     unknown = [name for name in names if name.removeprefix("-") not in BY_ID]
     if unknown or not names:
         raise UsageError(f"--rules {printable(text)}: {printable((unknown or ['nothing'])[0])} is no rule; --list names them")
-    taken = {name for name in names if not name.startswith("-")} or set(BY_ID)
+    taken = {name for name in names if not name.startswith("-")} or {one.id for one in among}
     taken -= {name[1:] for name in names if name.startswith("-")}
     return tuple(one for one in RULES if one.id in taken)

@@ -20,13 +20,17 @@ _GITLAB: Final = {Level.ERROR: "major", Level.WARNING: "minor", Level.INFO: "inf
 _MAX_BASELINE: Final = 64 << 20
 
 
-def to_json(result: LintResult, findings: Sequence[Finding]) -> str:
-    """`{"files": […], "images": [{path, name}], "findings": [{rule, level, path, line, …, fingerprint}], "issues": […]}`."""
+def to_json(result: LintResult) -> str:
+    """`{"files": […], "images": [{path, name}], "findings": [{rule, level, path, line, …}], "accepted": […], "issues": […]}`.
+
+    `findings` are those that count; `accepted` are the others, which say why.
+    """
     names = ("code", "severity", "archive", "image_index", "place", "message", "message_zh", "way_out", "way_out_zh")
     told = {
         "files": list(result.files),
         "images": [{"path": path, "name": printable(name)} for path, name in result.images],
-        "findings": [asdict(one) for one in findings],
+        "findings": [asdict(one) for one in result.counting],
+        "accepted": [asdict(one) for one in result.findings if one.accepted],
         "issues": [{name: getattr(one, name) for name in names} for one in result.issues],
     }
     return json.dumps(told, ensure_ascii=False)
@@ -40,9 +44,9 @@ def read_baseline(path: str) -> frozenset[str]:
         found: Any = json.loads(data) if len(data) <= _MAX_BASELINE else None
         return frozenset(str(one["fingerprint"]) for one in found["findings"])
     except OSError as e:
-        raise UsageError(f"--baseline {printable(path)} cannot be read: {e.strerror}") from e
+        raise UsageError(f"the baseline {printable(path)} cannot be read: {e.strerror}") from e
     except (ValueError, KeyError, TypeError, RecursionError) as e:
-        raise UsageError(f"--baseline {printable(path)} is no result of swrbatch lint --format json") from e
+        raise UsageError(f"the baseline {printable(path)} is no result of swrbatch lint --format json") from e
 
 
 def to_sarif(findings: Sequence[Finding], language: Lang, version: str) -> str:
@@ -122,7 +126,7 @@ def _where(one: Finding) -> str:
     return f"{one.image} {one.place}: " if one.image else ""
 
 
-def to_junit(result: LintResult, findings: Sequence[Finding], language: Lang, fail_on: Level) -> str:
+def to_junit(result: LintResult, language: Lang, fail_on: Level) -> str:
     """A suite for each file or image, a case for each rule that found something; it fails at or above the threshold.
 
     An issue that keeps an archive from being read is an error of a suite of its own.
@@ -132,7 +136,7 @@ def to_junit(result: LintResult, findings: Sequence[Finding], language: Lang, fa
     suites = [(file, "") for file in result.files if file not in holders]
     suites += [(path, printable(name)) for path, name in result.images]
     for path, image in suites:
-        own = [one for one in findings if one.path == path and one.image == image]
+        own = [one for one in result.counting if one.path == path and one.image == image]
         rules = list(dict.fromkeys(one.rule for one in own)) or ["lint"]
         shown = printable(path if image in ("", path) else f"{path} {image}")
         suite = ET.SubElement(root, "testsuite", name=shown, tests=str(len(rules)), errors="0")

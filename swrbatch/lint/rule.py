@@ -141,7 +141,7 @@ class Finding:
 
     `snippet` is the first line as written, of an image the step of its history. For an image `image` is its name, `layer` the
     diff_id of a layer ("" for none), `place` a path in it or a part of config or history, `bytes` what it costs (null where
-    nothing was counted), and the lines are 1.
+    nothing was counted), and the lines are 1. `accepted` says why it does not count: what the configuration says, or `baseline`.
     """
 
     rule: str
@@ -160,6 +160,7 @@ class Finding:
     layer: str = ""
     place: str = ""
     bytes: int | None = None
+    accepted: str = ""
 
     def text(self, language: Lang) -> str:
         return self.message_zh if language == "zh" else self.message

@@ -51,6 +51,11 @@ class LintResult:
     def failed(self) -> bool:
         return has_errors(self.issues)
 
+    @property
+    def counting(self) -> tuple[Finding, ...]:
+        """The findings that are not accepted."""
+        return tuple(one for one in self.findings if not one.accepted)
+
 
 def lint_paths(paths: Sequence[str], options: LintOptions, cancel: Cancel) -> LintResult:
     """Lint files, and what folders hold: Dockerfiles, archives, workloads.
