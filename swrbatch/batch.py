@@ -21,7 +21,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from concurrent.futures import TimeoutError as FutureTimeout
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
-from typing import Any, Final, Literal
+from typing import TYPE_CHECKING, Any, Final, Literal
 
 from .compression import Compression
 from .cts import new_run_id
@@ -35,6 +35,7 @@ from .rename import Rename, load_rename
 from .results import (
     ArchiveRow,
     EventRow,
+    FindingRow,
     ImageRow,
     IssueRow,
     LayerRow,
@@ -57,6 +58,9 @@ from .store import (
 )
 from .tables import RunResult, write_report
 
+if TYPE_CHECKING:
+    from .lint.gate import Gate, Gated
+
 GROUP: Final = 128
 """Archives committed together at most."""
 AHEAD: Final = 2 * GROUP
@@ -72,7 +76,8 @@ class BatchOptions:
     """The options of a check or an import; the defaults are those of the command line.
 
     `limits` None takes the profile's. `registry`: the host of a new store, or the one that every name must have. `jobs` None:
-    as many as there are processors. `against_new_store`: a check without a store finds what a new one would refuse.
+    as many as there are processors. `against_new_store`: a check without a store finds what a new one would refuse. `lint` lints
+    all images before.
     """
 
     profile: str = "page"
@@ -91,6 +96,7 @@ class BatchOptions:
     account: str | None = None
     report: str | None = None
     against_new_store: bool = False
+    lint: Gate | None = None
 
 
 def check_archives(
@@ -99,7 +105,8 @@ def check_archives(
     """Check archives and store nothing; with a `store` also find what would be refused there.
 
     `options`: the fields of `BatchOptions` by name, single limits (`max_files`, `max_archive_size`, `max_layer_size`,
-    `max_decompressed`, in bytes) and renaming (`retag`, `into`, `names`). Raises `UsageError` for wrong ones.
+    `max_decompressed`, in bytes), renaming (`retag`, `into`, `names`) and lint (`lint=True`; `lint_config`, a file, and
+    `lint_fail_on`, the level from which on findings refuse an image, ask for it too). Raises `UsageError` for wrong ones.
     """
     return _raise_failure(run_batch(archives, store, batch_options(**options), load=False, cancel=cancel))
 
@@ -132,6 +139,9 @@ def batch_options(
     max_archive_size: int | None = None,
     max_layer_size: int | None = None,
     max_decompressed: int | None = None,
+    lint: bool = False,
+    lint_config: str | os.PathLike[str] | None = None,
+    lint_fail_on: str | None = None,
     **fields: Any,
 ) -> BatchOptions:
     """`BatchOptions` from plain values; UsageError for an unknown field, profile, limit or rule."""
@@ -145,7 +155,12 @@ def batch_options(
         max_layer_size=max_layer_size,
         max_decompressed=max_decompressed,
     )
-    chosen = BatchOptions(**{"limits": limits, "rename": load_rename(retag, into, names), **fields})
+    gate = None
+    if lint or lint_config is not None or lint_fail_on is not None:
+        from .lint.gate import gate_of  # the rules are slow to import
+
+        gate = gate_of(lint_config, lint_fail_on)
+    chosen = BatchOptions(**{"limits": limits, "rename": load_rename(retag, into, names), "lint": gate, **fields})
     for name, value, allowed in (
         ("naming", chosen.naming, ("guide", "api")),
         ("compression", chosen.compression, ("auto", "gzip", "zstd", "none")),
@@ -217,6 +232,8 @@ class _Batch:
         self.images: list[ImageRow] = []
         self.layers: list[LayerRow] = []
         self.issues: list[IssueRow] = []
+        self.findings: list[FindingRow] = []
+        self.gated: Gated | None = None
         self.events: list[EventRow] = []
         self.stored: dict[str, int] = {}
         self.order: Order | None = None
@@ -257,6 +274,7 @@ class _Batch:
         return result
 
     def _work(self, stack: ExitStack) -> None:
+        self.gated = self._lint(self.options.lint, stack) if self.options.lint is not None else None
         jobs = self.options.jobs or os.cpu_count() or 1
         pools = [ThreadPoolExecutor(jobs, thread_name_prefix=f"swrbatch-{what}") for what in ("archive", "layer", "block")]
         # A run that ends early does not wait for what has not begun; what has begun ends at its next chunk.
@@ -284,6 +302,7 @@ class _Batch:
             store=self.store,
             staging=self.staging,
             progress=self.progress,
+            gated=self.gated,
         )
         if self.progress is not None:
             self.progress.start(len(self.names), sum(_size(name) for name in self.names))
@@ -291,6 +310,17 @@ class _Batch:
             self._commit(group)
             if self.options.fail_fast and any(row.status in ("rejected", "partial") for row in self.archives):
                 return
+
+    def _lint(self, gate: Gate, stack: ExitStack) -> Gated:
+        """Lint the images of all archives, of which what can be read only once stays open until the run ends."""
+        from .lint.batch import OpenArchives
+        from .lint.gate import lint_batch
+
+        bound, hashed = self.limits.max_decompressed, self.options.hash_archives
+        opened = OpenArchives(self.cancel, self.tmp or None, bound, hash_once=hashed)
+        archives = stack.enter_context(opened)
+        names = self.names[: self.limits.max_files]
+        return lint_batch(names, gate, archives, self.cancel, self.progress.lint if self.progress is not None else None)
 
     def _groups(self, pool: ThreadPoolExecutor, shop: Workshop) -> Iterator[list[Prepared]]:
         """Prepared archives in order; whatever is ready together comes together."""
@@ -408,6 +438,7 @@ class _Batch:
             statuses += [row.status for row in rows]
             self.images += rows
             self._layer_rows(image)
+            self._finding_rows(prepared, image)
         for result in results:
             self.events += [self._event_row(row) for row in result.events]
         self.issues += [issue_row(found, self.run_id) for found in issues]
@@ -499,6 +530,11 @@ class _Batch:
                 )
             )
 
+    def _finding_rows(self, prepared: Prepared, image: PreparedImage) -> None:
+        if self.gated is not None and image.image.config is not None:
+            name, image_id = self.names[prepared.position], str(image.image.config.digest)
+            self.findings += self.gated.rows(name, prepared.name, image.image.index, image_id, self.run_id)
+
     def _event_row(self, row: Mapping[str, Any]) -> EventRow:
         trace = json.loads(row["text"])
         same = ("trace_id", "trace_name", "trace_rating", "trace_type", "service_type", "resource_type", "resource_name")
@@ -530,9 +566,10 @@ class _Batch:
         options = {
             f.name: getattr(self.options, f.name)
             for f in dataclasses.fields(self.options)
-            if f.name not in ("limits", "rename", "profile", "user", "account")
+            if f.name not in ("limits", "rename", "profile", "user", "account", "lint")
         }
         options |= self.options.rename.told
+        options |= self.options.lint.told if self.options.lint is not None else {"lint": False}
         limits = dataclasses.asdict(self.limits)
         limits["outer_compressions"] = sorted(limits["outer_compressions"]) if limits["outer_compressions"] else None
         accepted = {
@@ -569,6 +606,7 @@ class _Batch:
             images=tuple(self.images),
             layers=tuple(self.layers),
             issues=tuple(self.issues),
+            findings=tuple(self.findings),
             events=tuple(self.events),
             failure=failure,
         )

@@ -327,6 +327,13 @@ CODES: Mapping[str, Code] = MappingProxyType(
              "请在Dockerfile中将该层内容拆分为多层，或调整 --max-layer-size。"),
             ("too-many-files", "1.5", "4000069", "this is file {number} of the run; at most {limit} are allowed (--max-files)",
              "这是本次任务的第{number}个文件，最多允许{limit}个（--max-files）", "Run the rest in another call.", "请将其余文件放到下一次任务。"),
+            # --- lint ------------------------------------------------------------------------------------------------
+            ("lint-findings", "8.1", "", "findings of lint at {level} or above: {count} ({rules})", "lint发现{count}项{level}及以上级别的问题（{rules}）",
+             "The report's findings, or swrbatch lint ARCHIVE, tell where and the way out of each. Accept some in --lint-config, or refuse "
+             "from another level on with --lint-fail-on.",
+             "位置和解决办法见报告的findings表或 swrbatch lint 压缩包；可在 --lint-config 中接受部分问题，或用 --lint-fail-on 调整级别。"),
+            ("lint-missing", "8.1", "", "the image was not linted: the archive changed while the run went on",
+             "镜像未经lint检查：任务执行期间压缩包发生了变化", "Run it again when nothing writes the archive any more.", "请在压缩包不再被写入后重新执行。"),
             # --- the store's rules -----------------------------------------------------------------------------------
             ("organization-missing", "4.1", "4040058", "the organization {organization} does not exist (--no-create-org)",
              "组织{organization}不存在（--no-create-org）", "Create the organization first, or allow it with --create-org.",

@@ -229,13 +229,18 @@ class _Reading(SettingsFile):
         return ImportSpec(sources=tuple(map(self._source, value["from"])), options=options)
 
     def _option(self, key: str, text: Any) -> Any:
-        if key in ("create-org", "hash-archives"):
+        if key in ("create-org", "hash-archives", "lint"):
             return _flag(text)
         if key in ("jobs", "max-files"):
             return int(text)
         if key in ("max-archive-size", "max-layer-size", "max-decompressed"):
             return parse_size(str(text))
         if key == "names":
+            return self._path(text)
+        if key == "lint-config":
+            from .lint.config import read_config  # the rules are slow to import
+
+            read_config(self._path(text))
             return self._path(text)
         if key == "retag":
             # A rule has a =; anything else is a file of rules.

@@ -9,8 +9,9 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Executor, Future
+from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
-from typing import Final, Protocol
+from typing import TYPE_CHECKING, Final, Protocol
 
 from .archive import ArchiveIndex, open_archive
 from .compression import Compression
@@ -27,12 +28,16 @@ from .staging import Staging, TakenLayer
 from .store import Attempt, Store, now_ms
 from .validate import ArchiveContent, ArchiveImage, check_layers, issues_of, kept_manifest, read_archive
 
+if TYPE_CHECKING:
+    from .lint.gate import Gated
+
 _BUDGET: Final = "decompressed-too-large"
 
 
 class Progress(Protocol):
     """What a run tells of itself while it goes on; called from several threads."""
 
+    def lint(self, done: int, images: int) -> None: ...
     def start(self, archives: int, size: int) -> None: ...
     def begin(self, archive: str, size: int) -> None: ...
     def advance(self, archive: str, size: int) -> None: ...
@@ -89,7 +94,10 @@ class Prepared:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Workshop:
-    """What the workers of a run share. `store` and `staging` are None for a check without a store or without loading."""
+    """What the workers of a run share. `store` and `staging` are None for a check without a store or without loading.
+
+    `gated` is what lint found before.
+    """
 
     rules: Rules
     cancel: Cancel
@@ -100,6 +108,7 @@ class Workshop:
     store: Store | None = None
     staging: Staging | None = None
     progress: Progress | None = None
+    gated: Gated | None = None
 
 
 def prepare(name: str, position: int, shop: Workshop) -> Prepared:
@@ -111,14 +120,15 @@ def prepare(name: str, position: int, shop: Workshop) -> Prepared:
     try:
         if limit is not None and position >= limit:
             raise fault("too-many-files", number=position + 1, limit=limit)
-        bound = shop.rules.limits.max_decompressed
-        with open_archive(
+        held = shop.gated.held(name) if shop.gated is not None else None
+        opened = open_archive(
             name,
             spool_dir=shop.spool_dir,
-            max_decompressed=bound,
+            max_decompressed=shop.rules.limits.max_decompressed,
             hash_file=shop.rules.hash_archives,
             cancel=shop.cancel,
-        ) as index:
+        )
+        with opened if held is None else nullcontext(held) as index:
             _prepare_open(done, index, shop)
     except ArchiveFault as e:
         done.issues += issues_of(e)
@@ -134,6 +144,10 @@ def _prepare_open(done: Prepared, index: ArchiveIndex, shop: Workshop) -> None:
     content = read_archive(index, shop.cancel)
     done.format, done.producer_hint = content.format, content.producer_hint
     done.issues += content.issues
+    for image in content.images:
+        # What is wrong with an image itself has kept it from being linted.
+        if shop.gated is not None and image.config is not None and not has_errors(image.issues):
+            image.issues += shop.gated.issues(index.name, image.index, str(image.config.digest))
     done.images = [_name_image(done, image, shop.rules) for image in content.images]
     budget = Budget(shop.rules.limits.max_decompressed, index.uncompressed_bytes)
     if shop.progress is not None:

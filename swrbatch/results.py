@@ -1,4 +1,4 @@
-"""The rows of a run: one for each archive, image reference, layer, issue and event.
+"""The rows of a run: one for each archive, image reference, layer, issue, lint finding and event.
 
 The rows are also the report: each field is a column of the table of its name, and its annotation holds the column's type and
 meaning (`tables` turns them into Parquet schemas). Sizes are bytes, times ms UTC, digests `sha256:<hex>`.
@@ -140,6 +140,31 @@ class IssueRow:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class FindingRow:
+    """What lint found in an image: `findings`; empty without --lint (`runs.options` tells). A clean image has no row."""
+
+    run_id: RunId
+    archive: ArchiveName
+    image_index: ImageIndex
+    image_id: Annotated[str, "digest of the config"]
+    image: Annotated[str, "the image's first name in the archive"]
+    rule: Annotated[str, "id of the rule"]
+    level: Annotated[str, "error, warning or info, as configured"]
+    refuses: Annotated[bool, "whether it refuses the image (--lint-fail-on)"]
+    accepted: Annotated[str | None, "why it does not count: the reason of the configuration, or `baseline`"]
+    layer: Annotated[str | None, "diff_id of the layer"]
+    place: Annotated[str, "path in the image, or what of config and history is meant (`config.User`)"]
+    bytes: Annotated[int | None, "what it costs; null where nothing is counted"]
+    message: Annotated[str, "what was found, in English; secrets are redacted"]
+    message_zh: Annotated[str, "what was found, in Chinese"]
+    way_out: Annotated[str, "what to do, in English"]
+    way_out_zh: Annotated[str, "what to do, in Chinese"]
+    section: Annotated[str, "section of the user guide"]
+    step: Annotated[str | None, "the history step that is meant, or that made the layer"]
+    fingerprint: Annotated[str, "what tells the finding from others from run to run"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class EventRow:
     """An audit event of the run: `events` (see the CTS documentation for the fields)."""
 
@@ -173,6 +198,7 @@ ROWS: Mapping[str, type] = {
     "images": ImageRow,
     "layers": LayerRow,
     "issues": IssueRow,
+    "findings": FindingRow,
     "events": EventRow,
 }
 """The report's tables. `runs` is written last."""

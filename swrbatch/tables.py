@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Union, get_args, get_origin, g
 from . import faults
 from .errors import ExitCode, SwrbatchError
 from .layout import disk_errors
-from .results import ROWS, ArchiveRow, EventRow, ImageRow, IssueRow, LayerRow, Millis, RunRow
+from .results import ROWS, ArchiveRow, EventRow, FindingRow, ImageRow, IssueRow, LayerRow, Millis, RunRow
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -37,6 +37,7 @@ class RunResult:
     layers: tuple[LayerRow, ...]
     issues: tuple[IssueRow, ...]
     events: tuple[EventRow, ...]
+    findings: tuple[FindingRow, ...] = ()
     failure: SwrbatchError | None = None
 
     @property
@@ -44,7 +45,7 @@ class RunResult:
         return ExitCode(self.run.exit_code)
 
     def rows(self, table: str) -> tuple[Any, ...]:
-        """The rows of `runs`, `archives`, `images`, `layers`, `issues` or `events`."""
+        """The rows of `runs`, `archives`, `images`, `layers`, `issues`, `findings` or `events`."""
         if table == "runs":
             return (self.run,)
         if table not in ROWS:

@@ -358,11 +358,12 @@ BY_VERIFY = {  # what only `verify` finds, in a store that was changed by someth
     "blob-missing", "blob-corrupt", "manifest-invalid", "link-missing", "link-invalid", "chain-broken", "replay-differs",
     "foreign-tag", "foreign-overwrite", "ledger-damaged", "map-stale",
 }  # fmt: skip
-BY_COMMANDS = {  # what the rights and the commands that change them refuse: see test_rights, test_acts and test_triggers
+BY_COMMANDS = {  # what rights, the commands that change them and lint refuse: test_rights, test_acts, test_triggers, test_gate
     "permission-denied", "profile-required", "organization-name", "repository-name", "repository-exists", "organization-exists",
     "organization-unknown", "organization-not-empty", "repository-unknown", "tag-unknown", "description-too-long",
     "share-public", "share-own-account", "share-quota", "share-exists", "share-unknown", "share-deadline", "administrator-last",
     "trigger-name", "trigger-condition", "trigger-exists", "trigger-unknown",
+    "lint-findings", "lint-missing",
 }  # fmt: skip
 
 
@@ -435,7 +436,24 @@ def test_every_code_is_produced_by_a_case() -> None:
 
 
 # The sections of the guide that state a rule of this table, and the public error codes that are used (SWR API, error codes).
-SECTIONS = {"1.5", "4.1", "4.3", "4.5", "4.6", "4.7", "5", "6", "7.1", "9.1.5", "9.1.6", "9.2.1", "9.2.2", "9.3.2", "9.3.3"}
+SECTIONS = {
+    "1.5",
+    "4.1",
+    "4.3",
+    "4.5",
+    "4.6",
+    "4.7",
+    "5",
+    "6",
+    "7.1",
+    "8.1",
+    "9.1.5",
+    "9.1.6",
+    "9.2.1",
+    "9.2.2",
+    "9.3.2",
+    "9.3.3",
+}
 SWR_CODES = {
     "4000028", "4000029", "4000064", "4000065", "4000066", "4000067", "4000068", "4000069", "4000097", "4001028", "4001029",
     "4039002", "4040058", "4040113", "4040115", "4060053", "4090060", "4131012",

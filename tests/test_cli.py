@@ -307,7 +307,7 @@ def test_json_is_one_document_and_nothing_else(call: Call, archives_dir: Path) -
         done = call(command, archives_dir, "--format", "json")
         assert (done.code, done.err) == (1, "")
         document = done.json()
-        assert set(document) == {"run", "archives", "images", "layers", "issues", "events"}
+        assert set(document) == {"run", "archives", "images", "layers", "issues", "findings", "events"}
         assert len(document["archives"]) == 15 == document["run"]["archives"]
         assert document["run"]["exit_code"] == 1 and document["run"]["command"] == command
         assert all(row["message_zh"] and row["way_out"] for row in document["issues"])
@@ -1026,6 +1026,18 @@ def test_manifests_of_triggers(call: Call, tmp_path: Path) -> None:
     assert call("import", "a.tar", "--manifests", "nowhere").code == 2
     done = call("import", "a.tar", "--manifests", "manifests", "--format", "json")
     assert done.code == 0 and json.loads(done.out)["triggers"] == []
+
+
+def test_lint_of_an_import(call: Call, tmp_path: Path) -> None:
+    """What it finds and refuses is in test_gate."""
+    save(tmp_path, "a.tar", image(named("team/app:v1")))
+    (tmp_path / "lint.yaml").write_text("rules: {missing-user: error}\n")
+    for command in ("check", "import"):
+        assert "lint" not in call(command, "a.tar").out
+        assert "error 0" in call(command, "a.tar", "--lint").out
+        done = call(command, "a.tar", "--lint-config", "lint.yaml")
+        assert done.code == 0 and "error 1" in done.out
+        assert call(command, "a.tar", "--lint-config", "lint.yaml", "--lint-fail-on", "error").code == 1
 
 
 def test_every_option_has_a_test() -> None:

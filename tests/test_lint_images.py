@@ -29,7 +29,7 @@ from swrbatch.cli import app
 from swrbatch.digest import Cancel
 from swrbatch.lint import batch as lint_batch
 from swrbatch.lint import layer_contents
-from swrbatch.lint.batch import LintedImages, lint_archives, lint_stored
+from swrbatch.lint.batch import LintedImages, OpenArchives, lint_archives, lint_stored
 from swrbatch.lint.catalog import RULES
 from swrbatch.lint.check import lint_dockerfile
 from swrbatch.lint.rule import Finding, Rule
@@ -47,7 +47,8 @@ def write(folder: Path, *images: Image, name: str = "a.tar") -> str:
 
 
 def lint(paths: Sequence[str]) -> LintedImages:
-    return lint_archives(paths, RULES, TODAY, Cancel())
+    with OpenArchives(Cancel()) as archives:
+        return lint_archives(paths, RULES, TODAY, archives, Cancel())
 
 
 def found_in(folder: Path, made: Image) -> tuple[Finding, ...]:
@@ -330,7 +331,9 @@ def test_memory_is_bounded(tmp_path: Path) -> None:
     big = layer({f"usr/share/{n % 500}/file-{n}": b"" for n in range(200_000)})
     write(tmp_path, Image(layers=(big, layer({"usr/.wh.share": b""}))))
     code = "import re,sys,datetime; from swrbatch.lint.batch import *; from swrbatch.lint.catalog import RULES\n"
-    code += "done = lint_archives([sys.argv[1]], RULES, datetime.date(2026, 1, 1), Cancel()); assert done.names, done.issues\n"
+    code += "with OpenArchives(Cancel()) as archives:\n"
+    code += "    done = lint_archives([sys.argv[1]], RULES, datetime.date(2026, 1, 1), archives, Cancel())\n"
+    code += "assert done.names, done.issues\n"
     code += "print(re.search(r'VmHWM:\\s*(\\d+)', open('/proc/self/status').read())[1])"
     argv = [sys.executable, "-c", code, str(tmp_path / "a.tar")]
     done = subprocess.run(argv, capture_output=True, text=True, check=True, env={**os.environ, "PYTHONPATH": str(ROOT)})

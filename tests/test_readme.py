@@ -90,6 +90,7 @@ def options() -> str:
 
 def values(kind: Any, info: OptionInfo, default: object) -> str:
     """What an option takes: its words, the default in bold, or its placeholder."""
+    kind = next((one for one in get_args(kind) if one is not type(None)), kind)  # what may be left out
     if isinstance(kind, type) and issubclass(kind, enum.Enum):
         return ", ".join(f"**{word.value}**" if word is default else str(word.value) for word in kind)
     return info.metavar or ("" if kind is bool else "N")

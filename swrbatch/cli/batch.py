@@ -22,6 +22,7 @@ from .options import (
     Language,
     ManifestsOption,
     PatchOnly,
+    Severity,
     cancelled_by_signals,
     check_manifests,
     exits,
@@ -91,6 +92,11 @@ User = Annotated[str | None, typer.Option("--user", metavar="NAME", help="Who ac
 Account = Annotated[str | None, typer.Option("--account", metavar="NAME", help="The account of the actor (default the store's).")]
 OnConflict = Annotated[Conflict, typer.Option("--on-conflict", help="What happens to a tag that has another image.")]
 CreateOrg = Annotated[bool, typer.Option("--create-org/--no-create-org", help="Create missing organizations, within the quota.")]
+Lint = Annotated[bool, typer.Option("--lint", help="Lint the images too; what is found stands in the report.")]
+LintConfig = Annotated[str | None, typer.Option("--lint-config", metavar="FILE", help="The configuration of lint; asks for it.")]
+LintFailOn = Annotated[
+    Severity | None, typer.Option("--lint-fail-on", help="Reject images with findings from this level on; asks for lint.")
+]
 HashArchives = Annotated[bool, typer.Option("--hash-archives", help="Put each file's sha256 into the report.")]
 
 
@@ -119,6 +125,9 @@ def check(
     junit: Junit = None,
     fail_fast: FailFast = False,
     hash_archives: HashArchives = False,
+    lint: Lint = False,
+    lint_config: LintConfig = None,
+    lint_fail_on: LintFailOn = None,
     no_progress: NoProgress = False,
     lang: LangOption = Language.EN,
 ) -> None:
@@ -161,6 +170,9 @@ def import_(
     junit: Junit = None,
     fail_fast: FailFast = False,
     hash_archives: HashArchives = False,
+    lint: Lint = False,
+    lint_config: LintConfig = None,
+    lint_fail_on: LintFailOn = None,
     no_progress: NoProgress = False,
     lang: LangOption = Language.EN,
 ) -> None:
@@ -202,11 +214,11 @@ def _run(given: dict[str, Any], *, load: bool) -> None:
 def _fields(given: dict[str, Any]) -> dict[str, Any]:
     """The options of `batch_options` out of those of the command line."""
     same = ("report", "max_files", "registry", "into", "names", "user", "account", "create_org", "jobs", "fail_fast")
-    fields = {name: given[name] for name in (*same, "hash_archives")}
+    fields = {name: given[name] for name in (*same, "hash_archives", "lint", "lint_config")}
     for name in ("max_archive_size", "max_layer_size", "max_decompressed"):
         fields[name] = None if given[name] is None else parse_size(given[name])
-    for name in ("profile", "naming", "on_conflict", "compression"):
-        if name in given:
+    for name in ("profile", "naming", "on_conflict", "compression", "lint_fail_on"):
+        if given.get(name) is not None:
             fields[name] = given[name].value
     return fields | {"organization": given["org"], "retag": given["retag"] or ()}
 

@@ -24,7 +24,7 @@ from .options import (
     show,
     store_path,
 )
-from .text import fitted, issue_lines, way_out, word
+from .text import fitted, issue_lines, lint_counts, way_out, word
 
 if TYPE_CHECKING:
     from ..lint.config import LintConfig
@@ -182,7 +182,6 @@ def _printed(format: LintFormat, result: LintResult, language: Lang, threshold: 
 
 def _text(result: LintResult, language: Lang) -> str:
     """Each finding with its place and way out, then the counts."""
-    from ..lint.config import BASELINE
     from ..sizes import format_size
 
     lines, findings = [], result.counting
@@ -190,14 +189,10 @@ def _text(result: LintResult, language: Lang) -> str:
         size = f" ({format_size(one.bytes)})" if one.bytes is not None else ""
         lines.append(f"{one.location}: {word(one.level.value, language)} {one.rule}{size}")
         lines += fitted(one.text(language), way_out(one, language))
-    counts = [(level, sum(one.level.value == level for one in findings)) for level in ("error", "warning", "info")]
     told = [f"{word('files', language)} {len(result.files)}"]
     told += [f"{word('images', language)} {len(result.images)}"] if result.images else []
-    told += [f"{word(level, language)} {count}" for level, count in counts]
     accepted = [one.accepted for one in result.findings if one.accepted]
-    known = accepted.count(BASELINE)
-    told += [f"{word('known', language)} {known}"] if known else []
-    told += [f"{word('ignored', language)} {len(accepted) - known}"] if len(accepted) > known else []
+    told += lint_counts([one.level for one in findings], accepted, language)
     return "\n".join([*lines, ", ".join(told)])
 
 

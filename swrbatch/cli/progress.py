@@ -18,6 +18,7 @@ class Bars:
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._at_work: dict[str, list[int]] = {}
+        self._lint: tqdm[None] | None = None
         self._run: tqdm[None] | None = None
         self._archive: tqdm[None] | None = None
         self._shown = ""
@@ -26,7 +27,15 @@ class Bars:
     def wanted(no_progress: bool) -> bool:
         return not no_progress and sys.stderr.isatty()
 
+    def lint(self, done: int, images: int) -> None:
+        if self._lint is None:
+            style: dict[str, Any] = {"unit": " images", "dynamic_ncols": True, "leave": False}
+            self._lint = tqdm(total=images, desc="lint", file=sys.stderr, **style)
+        self._lint.update(done - self._lint.n)
+
     def start(self, archives: int, size: int) -> None:
+        if self._lint is not None:
+            self._lint.close()
         style: dict[str, Any] = {"unit": "B", "unit_scale": True, "unit_divisor": 1024, "dynamic_ncols": True, "leave": False}
         self._run = tqdm(total=size, desc=f"{archives} archives", position=0, file=sys.stderr, **style)
         self._archive = tqdm(total=0, position=1, file=sys.stderr, **style)
@@ -69,6 +78,6 @@ class Bars:
 
     def close(self) -> None:
         """Take the bars away; what is printed next starts on a clean line."""
-        for bar in (self._archive, self._run):
+        for bar in (self._lint, self._archive, self._run):
             if bar is not None:
                 bar.close()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import shutil
 import sys
@@ -237,6 +238,19 @@ def _warnings(result: RunResult, language: Lang) -> str:
     return "\n".join(lines)
 
 
+def lint_counts(levels: Sequence[str], accepted: Sequence[str], language: Lang) -> list[str]:
+    """How many findings there are of each level, and how many that do not count: `accepted` says why."""
+    told = [f"{word(level, language)} {levels.count(level)}" for level in ("error", "warning", "info")]
+    known = accepted.count("baseline")
+    told += [f"{word('known', language)} {known}"] if known else []
+    return told + ([f"{word('ignored', language)} {len(accepted) - known}"] if len(accepted) > known else [])
+
+
+def _lint_counts(result: RunResult, language: Lang) -> str:
+    levels = [row.level for row in result.findings if row.accepted is None]
+    return ", ".join(lint_counts(levels, [row.accepted for row in result.findings if row.accepted is not None], language))
+
+
 def _totals(result: RunResult, language: Lang) -> str:
     run = result.run
     uploads = len({row.upload_seq for row in result.archives})
@@ -245,6 +259,7 @@ def _totals(result: RunResult, language: Lang) -> str:
         rows.append(("uploads", f"{uploads}"))
     kinds = ("valid", "rejected") if run.command == "check" else ("loaded", "overwritten", "unchanged", "skipped", "rejected")
     rows += [(kind, str(getattr(run, kind))) for kind in kinds if kind != "skipped" or run.skipped]
+    rows += [("lint", _lint_counts(result, language))] if json.loads(run.options)["lint"] else []
     rows.append(("bytes in", format_size(run.bytes_in)))
     if run.command == "import":
         rows.append(("bytes stored", format_size(run.bytes_stored)))

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import datetime
 import hashlib
+import os
 import posixpath
 from collections import Counter, OrderedDict
 from collections.abc import Callable, Iterator, Sequence
@@ -39,6 +40,8 @@ from .view import Base, ImageHead, ImageView, image_head, known_base
 
 _OPEN: Final = 128
 """Archives that are open at a time; others are opened again when their layers are read."""
+_SPOOLED: Final = 4 << 30
+"""Bytes of their spools that lie on the disk at a time, the largest one aside."""
 _REMEMBERED: Final = 400_000
 """Members of layers that are kept for other images, about 300 bytes each."""
 
@@ -62,23 +65,52 @@ class LayerReader:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class LintedImages:
-    """The names of the images that were linted, what was found in them, and the issues of what could not be read."""
+class LintedImage:
+    """An image and what was found in it; `issue` is why it could not be looked into, and then nothing was found."""
 
-    names: tuple[tuple[str, str], ...]
-    findings: tuple[Finding, ...]
-    issues: tuple[Issue, ...]
+    head: ImageHead
+    findings: tuple[Finding, ...] = ()
+    issue: Issue | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LintedImages:
+    """Images in the order given; `unread` are the issues of what could not be read so far that there were images."""
+
+    images: tuple[LintedImage, ...]
+    unread: tuple[Issue, ...]
+
+    @property
+    def names(self) -> tuple[tuple[str, str], ...]:
+        """Path (or reference) and name of the images that were looked into."""
+        return tuple((one.head.path, one.head.name) for one in self.images if one.issue is None)
+
+    @property
+    def findings(self) -> tuple[Finding, ...]:
+        return tuple(found for one in self.images for found in one.findings)
+
+    @property
+    def issues(self) -> tuple[Issue, ...]:
+        return (*self.unread, *(one.issue for one in self.images if one.issue is not None))
 
 
 # --- archives ------------------------------------------------------------------------------------------------------------
 
 
 class OpenArchives:
-    """Archives by path, opened when they are needed and closed when too many are open. Use as a context manager."""
+    """Archives by path, opened when they are needed and closed when too many are open. Use as a context manager.
 
-    def __init__(self, cancel: Cancel, spool_dir: str | None = None) -> None:
+    What can be read only once (standard input, a FIFO) stays open; its file is hashed where `hash_once` says so. Of a compressed
+    archive the spool lies in `spool_dir`, and no more than `limit` bytes are decompressed.
+    """
+
+    def __init__(
+        self, cancel: Cancel, spool_dir: str | None = None, limit: int = MAX_DECOMPRESSED, *, hash_once: bool = False
+    ) -> None:
         self._cancel = cancel
         self._spool_dir = spool_dir
+        self.limit = limit
+        self._hash_once = hash_once
         self._open: OrderedDict[str, tuple[ExitStack, ArchiveIndex, ArchiveContent]] = OrderedDict()
 
     def __enter__(self) -> OpenArchives:
@@ -93,12 +125,13 @@ class OpenArchives:
         if path in self._open:
             self._open.move_to_end(path)
             return self._open[path][1:]
-        # Standard input can be read only once.
-        closable = [name for name in self._open if name != "-"]
-        if len(closable) >= _OPEN:
-            self._open.pop(closable[0])[0].close()
+        self._close_down_to(_OPEN - 1, _SPOOLED)
+        hash_file = self._hash_once and not _repeatable(path)
         with ExitStack() as stack:
-            index = stack.enter_context(open_archive(path, spool_dir=self._spool_dir, cancel=self._cancel))
+            opened = open_archive(
+                path, spool_dir=self._spool_dir, max_decompressed=self.limit, hash_file=hash_file, cancel=self._cancel
+            )
+            index = stack.enter_context(opened)
             content = read_archive(index, self._cancel)
             self._open[path] = (stack.pop_all(), index, content)
         return index, content
@@ -107,11 +140,36 @@ class OpenArchives:
         """An archive's index; raises as `read` does."""
         return self.read(path)[0]
 
+    def held(self, path: str) -> ArchiveIndex | None:
+        """The index of an archive that is open."""
+        return self._open[path][1] if path in self._open else None
 
-def archive_images(
-    path: str, index: ArchiveIndex, content: ArchiveContent, again: Callable[[], ArchiveIndex], cancel: Cancel
+    def close_repeatable(self) -> None:
+        """Close what can be opened again."""
+        self._close_down_to(0, 0)
+
+    def _close_down_to(self, count: int, spooled: int) -> None:
+        closable = [name for name in self._open if _repeatable(name)]
+        sizes = {name: _spooled(self._open[name][1]) for name in closable}
+        for name in closable:
+            if len(sizes) <= count and sum(sizes.values()) <= spooled:
+                return
+            del sizes[name]
+            self._open.pop(name)[0].close()
+
+
+def _spooled(index: ArchiveIndex) -> int:
+    return index.uncompressed_bytes if index.compression is not Compression.NONE else 0
+
+
+def _repeatable(path: str) -> bool:
+    return path != "-" and os.path.isfile(path)
+
+
+def _archive_images(
+    path: str, content: ArchiveContent, archives: OpenArchives, cancel: Cancel
 ) -> tuple[list[BatchImage], list[Issue]]:
-    """The images of an archive that can be looked into, and the issues of all. `again` gives the archive when layers are read."""
+    """The images of an archive that can be looked into, and the issues of all."""
     found = list(content.issues)
     images = []
     for image in content.images:
@@ -120,13 +178,14 @@ def archive_images(
             continue
         raw = image.config_extent.read(MAX_CONFIG)
         head = image_head(path, image.index, image.names, image.config, raw, stored=False)
-        images.append(BatchImage(head, partial(_readers, image, again, index.uncompressed_bytes, cancel), image.layer_place))
+        images.append(BatchImage(head, partial(_readers, image, path, archives, cancel), image.layer_place))
     return images, [each.at(archive=path) for each in found]
 
 
-def _readers(image: ArchiveImage, again: Callable[[], ArchiveIndex], size: int, cancel: Cancel) -> list[LayerReader]:
-    fd = again().fd
-    layers = ArchiveLayers(Budget(MAX_DECOMPRESSED, size), cancel, frozenset())
+def _readers(image: ArchiveImage, path: str, archives: OpenArchives, cancel: Cancel) -> list[LayerReader]:
+    index = archives.index(path)
+    fd = index.fd
+    layers = ArchiveLayers(Budget(archives.limit, index.uncompressed_bytes), cancel, frozenset())
     found = []
     for source in image.layers:
         # The archive may have been closed and opened again since the image was read.
@@ -138,21 +197,28 @@ def _readers(image: ArchiveImage, again: Callable[[], ArchiveIndex], size: int, 
 
 
 def lint_archives(
-    paths: Sequence[str], rules: Sequence[Rule], today: datetime.date, cancel: Cancel, *, spool_dir: str | None = None
+    paths: Sequence[str],
+    rules: Sequence[Rule],
+    today: datetime.date,
+    archives: OpenArchives,
+    cancel: Cancel,
+    progress: Callable[[int, int], None] | None = None,
 ) -> LintedImages:
-    """Lint all images of these archives. What is wrong with an archive is among the issues. Raises `StoreError`, `Cancelled`."""
+    """Lint all images of these archives. What is wrong with an archive is among the issues. Raises `StoreError`, `Cancelled`.
+
+    `progress` is told how many images are done, of how many.
+    """
     images: list[BatchImage] = []
     issues: list[Issue] = []
-    with OpenArchives(cancel, spool_dir) as archives:
-        for path in paths:
-            try:
-                index, content = archives.read(path)
-                found, wrong = archive_images(path, index, content, partial(archives.index, path), cancel)
-                images += found
-                issues += wrong
-            except ArchiveFault as e:
-                issues += [each.at(archive=path) for each in issues_of(e)]
-        return lint_images(images, rules, today, cancel, issues)
+    for path in paths:
+        try:
+            _, content = archives.read(path)
+            found, wrong = _archive_images(path, content, archives, cancel)
+            images += found
+            issues += wrong
+        except ArchiveFault as e:
+            issues += [each.at(archive=path) for each in issues_of(e)]
+    return lint_images(images, rules, today, cancel, issues, progress)
 
 
 # --- a store -------------------------------------------------------------------------------------------------------------
@@ -172,7 +238,7 @@ def lint_stored(
         wanted += [tag_name(row) for row in tags_matching(store, globs)] if globs else []
         blobs = BlobReader(store, cancel)
         images = [_stored_image(image, position, blobs, cancel) for position, image in enumerate(select(store, wanted, actor))]
-        return lint_images(images, rules, today, cancel, [])
+        return lint_images(images, rules, today, cancel)
 
 
 def _stored_image(image: StoredImage, position: int, blobs: BlobReader, cancel: Cancel) -> BatchImage:
@@ -197,25 +263,31 @@ def _stored_image(image: StoredImage, position: int, blobs: BlobReader, cancel: 
 
 
 def lint_images(
-    images: Sequence[BatchImage], rules: Sequence[Rule], today: datetime.date, cancel: Cancel, issues: list[Issue]
+    images: Sequence[BatchImage],
+    rules: Sequence[Rule],
+    today: datetime.date,
+    cancel: Cancel,
+    unread: Sequence[Issue] = (),
+    progress: Callable[[int, int], None] | None = None,
 ) -> LintedImages:
     """Lint these images; results in their order, whatever the order in which they are read. Raises `Cancelled`."""
     heads = [image.head for image in images]
     bases = find_bases(heads)
     layers = SharedLayers(images, programs_of(heads))
-    found: dict[int, tuple[Finding, ...]] = {}
+    done: dict[int, LintedImage] = {}
     for at in sorted(range(len(images)), key=lambda at: heads[at].config.diff_ids):
         cancel.check()
+        if progress is not None:
+            progress(len(done), len(images))
         image = images[at]
         try:
-            found[at] = lint_image(_view(image, bases[at], layers, today), rules)
+            done[at] = LintedImage(head=heads[at], findings=lint_image(_view(image, bases[at], layers, today), rules))
         except ArchiveFault as e:
             number = None if image.head.stored else image.head.index
-            issues.append(e.issue.at(archive=image.head.path, image_index=number))
+            done[at] = LintedImage(head=heads[at], issue=e.issue.at(archive=image.head.path, image_index=number))
         finally:
             layers.done(image)
-    names = tuple((heads[at].path, heads[at].name) for at in sorted(found))
-    return LintedImages(names=names, findings=tuple(f for at in sorted(found) for f in found[at]), issues=tuple(issues))
+    return LintedImages(images=tuple(done[at] for at in sorted(done)), unread=tuple(unread))
 
 
 def find_bases(heads: Sequence[ImageHead]) -> list[Base]:

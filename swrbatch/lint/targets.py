@@ -82,9 +82,10 @@ def _dockerfile(path: str, rules: Sequence[Rule]) -> LintResult:
 def _archives(found: Sequence[LintFile], options: LintOptions, cancel: Cancel) -> LintResult:
     if not found:
         return LintResult()
-    from .batch import lint_archives  # the store behind it is slow to import, and Dockerfiles need none
+    from .batch import OpenArchives, lint_archives  # the store behind it is slow to import, and Dockerfiles need none
 
-    linted = lint_archives([file.path for file in found], options.rules, options.today, cancel)
+    with OpenArchives(cancel) as archives:
+        linted = lint_archives([file.path for file in found], options.rules, options.today, archives, cancel)
     searched = {file.path for file in found if file.searched}
     none = {issue.archive for issue in linted.issues if issue.archive in searched and issue.code in _NO_IMAGES}
     return LintResult(
