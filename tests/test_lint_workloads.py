@@ -67,7 +67,10 @@ def account(name: str, secrets: str = SECRETS, namespace: str = "default") -> st
 
 
 FOUND = {
-    "manifest-syntax": [["kind: Pod\nspec: ["], ["kind: Pod\nspec: *gone\n"], ["kind: Pod\n\ta: b\n"], ["kind: Pod\nspec: {a: 1, a: 2}\nkind: Pod\n---\nkind: Job\n b: }\n"]],
+    "manifest-syntax": [
+        ["kind: Pod\nspec: ["], ["kind: Pod\nspec: *gone\n"], ["kind: Pod\n\ta: b\n"], ["kind: Pod\nspec: {a: 1, a: 2}\nkind: Pod\n---\nkind: Job\n b: }\n"],
+        ['kind: Pod\nmetadata: {name: "a}\n'], ["kind: Deployment\nspec:\n  a: b\n c: d\n"], [pod() + "---\nkind: Job\nspec: {a: b\n"], ["kind: CronJob\nspec:\n  - a\n  b: c\n"],
+    ],
     "missing-pull-secret": [
         *([pod(kind=kind)] for kind in PATHS), ["kind: List\nitems:\n- " + pod().replace("\n", "\n  ")], [pod("imagePullSecrets: []")], ["a: b\n---\n" + pod() + "---\nc: d\n"],
         [pod(f"serviceAccountName: own, initContainers: [{{name: i, image: '{SWR}'}}]", "busybox")], [pod(), account("other")], [pod(), account("default", namespace="x")],
@@ -113,6 +116,7 @@ def test_near_miss(rule: str, texts: list[str]) -> None:
 
 def test_every_rule_has_a_corpus() -> None:
     assert set(FOUND) == set(MISSED) == {one.id for one in MINE}
+    assert all(len({tuple(texts) for texts in cases}) >= 6 for table in (FOUND, MISSED) for cases in table.values())
 
 
 @pytest.mark.parametrize("one", MINE, ids=lambda one: one.id)

@@ -291,17 +291,27 @@ def lint_images(
 
 
 def find_bases(heads: Sequence[ImageHead]) -> list[Base]:
-    """The base of each image: another of these whose layers are its lowest, and fewer; else what its history suggests."""
+    """The base of each image: another of these whose layers are its lowest, and fewer; else what its history suggests.
+
+    One with the same layers is it where its history is the beginning of the image's: only settings were changed.
+    """
     by_layers: dict[tuple[Digest, ...], ImageHead] = {}
+    by_history: dict[tuple[Digest, ...], dict[tuple[tuple[str, str], ...], ImageHead]] = {}
     for head in heads:
         by_layers.setdefault(head.config.diff_ids, head)
+        by_history.setdefault(head.config.diff_ids, {}).setdefault(_told(head), head)
     lengths = sorted({len(ids) for ids in by_layers})
     bases = []
     for head in heads:
-        ids = head.config.diff_ids
+        ids, told, alike = head.config.diff_ids, _told(head), by_history[head.config.diff_ids]
         below = [by_layers[ids[:n]] for n in lengths if 0 < n < len(ids) and ids[:n] in by_layers]
+        below += [alike[told[:n]] for n in range(1, len(told)) if len(alike) > 1 and ids and told[:n] in alike][-1:]
         bases.append(known_base(head, below))
     return bases
+
+
+def _told(head: ImageHead) -> tuple[tuple[str, str], ...]:
+    return tuple((step.keyword, step.text) for step in head.history.steps)
 
 
 def programs_of(heads: Sequence[ImageHead]) -> frozenset[str]:

@@ -218,6 +218,7 @@ def ssh_port(build: Build) -> Iterator[Hit]:
 _RUNTIMES: Final = frozenset(
     ["node", "python", "php", "ruby", "golang", "openjdk", "eclipse-temurin", "tomcat", "dotnet", "aspnet"]
 )
+_NPM_SERVES: Final = frozenset({"start", "serve", "dev", "preview"})
 _SERVERS: Final = frozenset(
     [
         "gunicorn",
@@ -257,10 +258,12 @@ def missing_expose(build: Build) -> Iterator[Hit]:
         "caddy",
     ):
         return
-    names = [(step, one.name) for step in steps if step.keyword in ("CMD", "ENTRYPOINT") for one in step.commands or ()]
-    for step, name in names:
-        if name in _SERVERS and (name != "start" or base in _RUNTIMES):
-            yield hit(step.instruction, program=name)
+    commands = [(step, one) for step in steps if step.keyword in ("CMD", "ENTRYPOINT") for one in step.commands or ()]
+    for step, one in commands:
+        if one.name == "npm" and not _NPM_SERVES & set(one.operands):
+            continue  # npm test, npm run build
+        if one.name in _SERVERS and (one.name != "start" or base in _RUNTIMES):
+            yield hit(step.instruction, program=one.name)
             return
 
 

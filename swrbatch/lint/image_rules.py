@@ -14,6 +14,8 @@ from .history import Step
 from .images import split_image
 from .rule import ImageForm, ImageHit, Level, Rule, image_form, image_hit, image_rule
 from .secrets import is_secret
+from .shell import commands_of, plain_command, script_of
+from .started import started_names
 from .view import ImageView
 
 _KEYWORDS: Final = {
@@ -71,7 +73,7 @@ def _of_a_service(of: Rule, place: str) -> ImageForm:
 SAME: Final = (
     _same(package_rules.several_services), _same(package_rules.package_upgrade),
     _same(package_rules.update_alone), _same(package_rules.mixed_frequency), _same(package_rules.consecutive_runs), _same(run_rules.run_cd),
-    _same(run_rules.shell_form), _same(run_rules.entrypoint_hides_command), _same(file_rules.add_url), _same(file_rules.copy_before_install),
+    _same(file_rules.add_url), _same(file_rules.copy_before_install),
     _same(file_rules.ssh_port), _same(file_rules.maintainer), _of_a_service(run_rules.no_command, "config.Cmd"),
     _of_a_service(run_rules.missing_healthcheck, "config.Healthcheck"), _of_a_service(file_rules.missing_expose, "config.ExposedPorts"),
 )  # fmt: skip
@@ -199,6 +201,28 @@ def missing_label(view: ImageView) -> Iterator[ImageHit]:
         yield image_hit("config.Labels")
 
 
+@image_form(run_rules.shell_form)
+def shell_form(view: ImageView) -> Iterator[ImageHit]:
+    yield from through_build(run_rules.shell_form, view)
+    shell = view.run.shell or ("/bin/sh", "-c")
+    for keyword, place, words in (("ENTRYPOINT", "config.Entrypoint", view.run.entrypoint), ("CMD", "config.Cmd", view.run.cmd)):
+        script = script_of(plain_command(words)) if words and words[:-1] != shell else None
+        if script is None or inherited(view, keyword):
+            continue
+        # Written as an array, with a shell of its own: somebody wanted a shell, and many shells give way to a single command.
+        commands = commands_of(script)
+        if commands and "exec" not in commands[-1].wrapped:
+            yield image_hit(place, level=Level.INFO, keyword=keyword, array=run_rules.array_form(script))
+
+
+@image_form(run_rules.entrypoint_hides_command)
+def entrypoint_hides_command(view: ImageView) -> Iterator[ImageHit]:
+    # A CMD of the image's own behind an ENTRYPOINT of the base's is lost, too.
+    for found in run_rules.entrypoint_hides_command.check(view.build) if run_rules.entrypoint_hides_command.check else ():
+        if not (inherited(view, "ENTRYPOINT") and inherited(view, "CMD")):
+            yield ImageHit(place="config.Entrypoint", params=found.params, level=found.level)
+
+
 # Programs of databases, and where their data lie by default.
 _PROGRAMS: Final = {
     "mysqld": "/var/lib/mysql", "mariadbd": "/var/lib/mysql", "postgres": "/var/lib/postgresql/data", "mongod": "/data/db",
@@ -215,13 +239,13 @@ def database_without_volume(view: ImageView) -> Iterator[ImageHit]:
         return
     found = list(through_build(file_rules.database_without_volume, view))
     yield from found
-    started = [word.rpartition("/")[2] for word in (*view.run.entrypoint[:1], *view.run.cmd[:1])]
-    program = next((name for name in started if name in _PROGRAMS), None)
+    program = next((name for name, *_ in started_names(view) if name in _PROGRAMS), None)
     if program is not None and not found:
         yield image_hit("config.Volumes", package=program, folder=_PROGRAMS[program])
 
 
 FORMS: Final = (
-    *SAME, floating_tag, add_local, root_user, missing_user, secret_in_build, missing_label, database_without_volume,
+    *SAME, shell_form, entrypoint_hides_command, floating_tag, add_local, root_user, missing_user, secret_in_build, missing_label,
+    database_without_volume,
 )  # fmt: skip
 RULES: Final = (not_evaluable, missing_workdir)

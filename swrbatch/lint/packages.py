@@ -57,7 +57,7 @@ def upgrades(call: PackageCall) -> bool:
     """Whether everything is upgraded, not a package that is named."""
     if call.command.has("--only-upgrade") or call.packages:
         return False
-    if call.family == "apk" and call.verb == "add":
+    if (call.family == "apk" and call.verb == "add") or call.command.has("-s", "--simulate", "--dry-run", "--just-print"):
         return False
     return call.verb in _UPGRADES or (call.family in ("rpm", "zypper") and call.verb in ("update", "up", "dup"))
 

@@ -13,9 +13,9 @@ from .image_rules import inherited, through_build
 from .rule import ImageHit, Level, image_form, image_hit, image_rule
 from .scripts import ends_without_exec
 from .shell import commands_of, words_of
+from .started import entrypoint_script, started_names
 from .view import ImageView
 
-_SHELLS: Final = ("sh", "bash", "ash", "dash")
 _SUPERVISORS: Final = frozenset({"supervisord", "s6-svscan", "runsvdir", "runit", "monit", "circusd", "systemd", "init"})
 # What a shell has itself; the names of the others are looked up.
 _BUILTINS: Final = frozenset(
@@ -127,17 +127,6 @@ def _interpreter_fault(view: ImageView, path: str) -> tuple[str, str] | None:
     )
 
 
-def entrypoint_script(view: ImageView) -> tuple[str, TreeFile, str] | None:
-    """Place, file and text of the script that the container starts with; None if that is no script, or cannot be told."""
-    run = view.run
-    words, place = (run.entrypoint, "config.Entrypoint") if run.entrypoint else (run.cmd, "config.Cmd")
-    if len(words) > 1 and words[0].rpartition("/")[2] in _SHELLS and not words[1].startswith("-"):
-        words = words[1:]
-    found = view.find_program(words[0]) if words else None
-    text = view.text_at(found.path) if isinstance(found, TreeFile) else None
-    return (place, found, text) if isinstance(found, TreeFile) and text is not None else None
-
-
 @image_form(run_rules.entrypoint_exec)
 def entrypoint_exec(view: ImageView) -> Iterator[ImageHit]:
     script = entrypoint_script(view)
@@ -169,11 +158,14 @@ def background_process(view: ImageView) -> Iterator[ImageHit]:
     good='FROM debian:13\nCMD ["/app/server"]\n',
 )  # fmt: skip
 def process_supervisor(view: ImageView) -> Iterator[ImageHit]:
-    run = view.run
-    for keyword, place, words in (("ENTRYPOINT", "config.Entrypoint", run.entrypoint), ("CMD", "config.Cmd", run.cmd)):
-        name = words[0].rpartition("/")[2] if words else ""
-        if name in _SUPERVISORS and not inherited(view, keyword):
-            yield image_hit(place, program=name, does=f"is what {keyword} starts", does_zh=f"由{keyword}启动")
+    for name, by, place in started_names(view):
+        script = by.startswith("/")
+        found = view.find_program(by) if script else None
+        own = view.is_own(found.layer) if isinstance(found, TreeFile) else not inherited(view, by)
+        # In a script "init" may be anything.
+        if own and name in _SUPERVISORS and not (script and name == "init"):
+            layer = found.layer if isinstance(found, TreeFile) else None
+            yield image_hit(place, layer=layer, program=name, does=f"is what {by} starts", does_zh=f"由{by}启动")
             return
     for name in ("supervisord", "s6-svscan"):
         found = view.find_program(name)

@@ -84,10 +84,10 @@ def shell_form(build: Build) -> Iterator[Hit]:
                 continue
             if step.commands and "exec" in step.commands[-1].wrapped:
                 continue
-            yield hit(found, keyword=found.keyword, array=_array(found.text))
+            yield hit(found, keyword=found.keyword, array=array_form(found.text))
 
 
-def _array(text: str) -> str:
+def array_form(text: str) -> str:
     """The JSON form of a shell command; one that needs a shell keeps it, behind exec."""
     if re.search(r"[&|;<>$`*?'\"\\\[(]", text):
         return '["/bin/sh", "-c", "exec …"]'

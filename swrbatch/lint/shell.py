@@ -65,15 +65,15 @@ def commands_of(text: str, depth: int = 0) -> tuple[Command, ...] | None:
     found: list[Command] = []
     for command in _walk(root, data):
         found.append(command)
-        inner = _inline(command) if depth < _NESTED else None
+        inner = script_of(command) if depth < _NESTED else None
         if inner is not None:
             nested = commands_of(inner, depth + 1) or ()
             found += [replace(own, offset=command.offset, background=own.background or command.background) for own in nested]
     return tuple(found)
 
 
-def _inline(command: Command) -> str | None:
-    """The script of `sh -c SCRIPT`."""
+def script_of(command: Command) -> str | None:
+    """The script of `sh -c SCRIPT`; None for any other command."""
     if command.name not in _SHELLS:
         return None
     for at, word in enumerate(command.words[:-1]):

@@ -19,6 +19,7 @@ from .history import History, Step, build_of, read_history
 from .layer_contents import LayerContents
 from .secrets import is_secret
 
+SHELLS: Final = ("sh", "bash", "ash", "dash")
 _FOLDERS: Final = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"  # what engines take without a PATH
 
 
@@ -100,12 +101,15 @@ def guess_base(history: History) -> Base:
 
 
 def known_base(head: ImageHead, below: Sequence[ImageHead]) -> Base:
-    """The base when `below` are the images of the batch that have just its lowest layers; the one with most of them is it."""
+    """The base when `below` are the images of the batch that have just its lowest layers; the one with most of them is it.
+
+    It may have all of them: then only later steps without a layer tell the two apart.
+    """
     if not below:
         return guess_base(head.history)
     nearest = max(below, key=lambda other: len(other.config.diff_ids))
     layers = len(nearest.config.diff_ids)
-    own = next((step.position for step in head.history.steps if step.layer == layers), 0)
+    own = next((step.position for step in head.history.steps if step.layer == layers), len(head.history.steps))
     same = 0
     for a, b in zip(head.history.steps, nearest.history.steps, strict=False):
         if (a.keyword, a.text) != (b.keyword, b.text):
@@ -139,7 +143,9 @@ class ImageView:
     @property
     def is_base(self) -> bool:
         """Whether the image is a root file system and nothing more: no service, whose settings could be missed."""
-        return self.base.kind == "guessed" and 0 < self.base.layers == len(self.diff_ids) and not self.run.entrypoint
+        starts = self.run.cmd[0].rpartition("/")[2] if self.run.cmd else ""
+        alone = self.base.kind == "guessed" and 0 < self.base.layers == len(self.diff_ids)
+        return alone and not self.run.entrypoint and starts in ("", *SHELLS)
 
     @property
     def guessed(self) -> bool:
