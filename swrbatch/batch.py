@@ -320,7 +320,8 @@ class _Batch:
         opened = OpenArchives(self.cancel, self.tmp or None, bound, hash_once=hashed)
         archives = stack.enter_context(opened)
         names = self.names[: self.limits.max_files]
-        return lint_batch(names, gate, archives, self.cancel, self.progress.lint if self.progress is not None else None)
+        progress = self.progress.lint if self.progress is not None else None
+        return lint_batch(names, gate, self.options.rename, archives, self.cancel, progress)
 
     def _groups(self, pool: ThreadPoolExecutor, shop: Workshop) -> Iterator[list[Prepared]]:
         """Prepared archives in order; whatever is ready together comes together."""

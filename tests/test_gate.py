@@ -189,6 +189,32 @@ def test_a_layer_that_cannot_be_looked_into_is_refused(folder: Path) -> None:
     assert result.run.rejected == 1 and next(row.severity for row in result.issues if row.image_index == 0) == "error"
 
 
+@pytest.mark.parametrize("order", [1, -1])
+def test_one_image_that_stands_twice_in_an_archive_is_judged_twice(folder: Path, order: int) -> None:
+    both = [replace(BAD, tags=(f"{HOST}/legacy/old:1",)), BAD][::order]
+    (folder / "in" / "bad.tar").write_bytes(tar_of(files(*both)))
+    Path("lint.yaml").write_text("ignore: [{image: '*/legacy/*', reason: old}]\n")
+    result = check_archives(["in/bad.tar"], lint_config="lint.yaml", lint_fail_on="error")
+    assert {row.organization: row.status for row in result.images} == {"legacy": "valid", "team": "rejected"}
+
+
+@pytest.mark.parametrize(
+    ("names", "retag", "accepted"),
+    [
+        ((f"{HOST}/legacy/a:1",), "", True), ((f"{HOST}/legacy/a:1", OTHER), "", False),
+        ((OTHER, f"{HOST}/legacy/a:1"), "", False),
+        ((f"{HOST}/legacy/a:1",), "*/legacy/*={registry}/team/{repository}:{tag}", False),
+        ((f"{HOST}/legacy/a:1",), "*/legacy/*={registry}/legacy/b:{tag}", True),
+    ],
+)  # fmt: skip
+def test_an_entry_by_name_must_match_all_names(folder: Path, names: tuple[str, ...], retag: str, accepted: bool) -> None:
+    (folder / "in" / "bad.tar").write_bytes(tar_of(files(replace(BAD, tags=names))))
+    Path("lint.yaml").write_text("ignore: [{image: '*/legacy/*', reason: old}]\n")
+    retags = [retag] if retag else []
+    result = check_archives(["in/bad.tar"], lint_config="lint.yaml", lint_fail_on="error", retag=retags)
+    assert {row.status for row in result.images} == {"valid" if accepted else "rejected"}
+
+
 def test_all_faults_of_an_image_are_told(folder: Path) -> None:
     (folder / "in" / "bad.tar").write_bytes(tar_of(files(replace(BAD, tags=("hello:v1",)))))
     result = check_archives(["in/bad.tar"], lint_fail_on="error")

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import os
 import re
 import xml.etree.ElementTree as ET
 from pathlib import Path
+from typing import Any
 
 import pytest
 from sarif import loader
@@ -20,6 +22,7 @@ from swrbatch.lint.catalog import RULES, select_rules
 from swrbatch.lint.check import lint_dockerfile
 from swrbatch.lint.ignored import excludes
 from swrbatch.lint.rule import Finding
+from swrbatch.lint.secrets import is_secret
 
 BARE = Context(ignored=None, read=lambda name: None)
 GUIDED = Context(ignored=(".git/",), read=lambda name: None)
@@ -292,6 +295,36 @@ def test_wrong_usage(folder: Path, arguments: list[str], told: str) -> None:
     assert (code, told in output) == (2, True)
 
 
+def test_a_file_that_is_named_is_never_passed_over(folder: Path) -> None:
+    put(folder, **{"d/Dockerfile": FINAL, "d/.dockerignore": ".git\n"})
+    (folder / "d" / "broken.tar.gz").write_bytes(gzip.compress(b"no tar"))
+    assert run("d")[0] == 0
+    for arguments in (["d/broken.tar.gz"], ["d", "d/broken.tar.gz"], ["d/broken.tar.gz", "d"], ["d", "./d/../d/broken.tar.gz"]):
+        assert run(*arguments)[0] == 1, arguments
+
+
+def test_a_file_is_linted_once_however_it_is_spelled(folder: Path) -> None:
+    put(folder, Dockerfile=FIRST)
+    os.symlink("Dockerfile", folder / "Containerfile")
+    once = json.loads(run("Dockerfile", "--format", "json")[1])
+    again = json.loads(run("Dockerfile", "./Dockerfile", ".", str(folder), "--format", "json")[1])
+    assert again["files"] == ["Dockerfile"] and again["findings"] == once["findings"]
+
+
+def test_a_folder_that_cannot_be_read_is_told(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    put(folder, Dockerfile=FINAL, **{"inside/Dockerfile": FIRST})
+    scandir = os.scandir
+
+    def refuse(path: str) -> Any:
+        if path.endswith("inside"):
+            raise PermissionError(13, "Permission denied", path)
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", refuse)
+    code, output = run(".")
+    assert code == 2 and "./inside cannot be read: Permission denied" in output
+
+
 def test_baseline(folder: Path) -> None:
     put(folder, Dockerfile=FIRST)
     (folder / "known.json").write_text(run("Dockerfile", "--format", "json")[1])
@@ -363,3 +396,14 @@ def test_no_file_outside_the_build_context_is_read(folder: Path) -> None:
     put(folder, **{"secret.sh": "#!/bin/sh\nnode x\n", "in/Dockerfile": 'FROM a:1\nCOPY link.sh /\nENTRYPOINT ["/link.sh"]\n'})
     (folder / "in/link.sh").symlink_to(folder / "secret.sh")
     assert json.loads(run("in", "--format", "json", "--rules", "entrypoint-exec")[1])["findings"] == []
+
+
+@pytest.mark.parametrize(
+    ("value", "secret"),
+    [
+        ("/x8Jk+9f==", True), ("$3cr3t!", True), ("/run/secrets/db", False), ("$PASS", False), ("${PASS:-x}", False),
+        ("$(cat /run/x)", False), ("/secret", False), ("hunter2", True), ("", False), ("true", False),
+    ],
+)  # fmt: skip
+def test_a_value_that_is_a_path_or_a_variable_is_no_secret(value: str, secret: bool) -> None:
+    assert is_secret("DB_PASSWORD", value) is secret

@@ -93,7 +93,9 @@ Account = Annotated[str | None, typer.Option("--account", metavar="NAME", help="
 OnConflict = Annotated[Conflict, typer.Option("--on-conflict", help="What happens to a tag that has another image.")]
 CreateOrg = Annotated[bool, typer.Option("--create-org/--no-create-org", help="Create missing organizations, within the quota.")]
 Lint = Annotated[bool, typer.Option("--lint", help="Lint the images too; what is found stands in the report.")]
-LintConfig = Annotated[str | None, typer.Option("--lint-config", metavar="FILE", help="The configuration of lint; asks for it.")]
+LintConfig = Annotated[
+    str | None, typer.Option("--lint-config", metavar="FILE", help="The configuration of lint, its fail-on too; asks for lint.")
+]
 LintFailOn = Annotated[
     Severity | None, typer.Option("--lint-fail-on", help="Reject images with findings from this level on; asks for lint.")
 ]

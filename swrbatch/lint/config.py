@@ -44,12 +44,15 @@ class Accepted:
     place: str | None = None
     until: datetime.date | None = None
 
-    def holds(self, finding: Finding, paths: Sequence[str], today: datetime.date) -> bool:
-        """Whether it holds for a finding; `paths` are the names of its file."""
+    def holds(self, finding: Finding, paths: Sequence[str], images: Sequence[str], today: datetime.date) -> bool:
+        """Whether it holds for a finding; `paths` are spellings of its file, `images` names of the image: all must match."""
         if (self.until is not None and today > self.until) or (self.rules and finding.rule not in self.rules):
             return False
-        globs = ((self.path, paths), (self.image, (finding.image,)), (self.place, (finding.place,)))
-        return all(glob is None or any(name and fnmatch.fnmatchcase(name, glob) for name in names) for glob, names in globs)
+        return (
+            (self.path is None or any(fnmatch.fnmatchcase(path, self.path) for path in paths))
+            and (self.image is None or all(name and fnmatch.fnmatchcase(name, self.image) for name in images))
+            and (self.place is None or (finding.place != "" and fnmatch.fnmatchcase(finding.place, self.place)))
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -67,17 +70,20 @@ class LintConfig:
     known: frozenset[str] = frozenset()
     ignore: tuple[Accepted, ...] = ()
 
-    def judge(self, findings: Iterable[Finding], today: datetime.date) -> tuple[Finding, ...]:
-        """The findings with the levels that are asked for; what is accepted on this day says why."""
-        return tuple(self._judged(one, today) for one in findings)
+    def judge(self, findings: Iterable[Finding], today: datetime.date, images: Sequence[str] = ()) -> tuple[Finding, ...]:
+        """The findings with the levels that are asked for; what is accepted on this day says why.
 
-    def _judged(self, finding: Finding, today: datetime.date) -> Finding:
+        `images`: all names of the image that they are of, where it has more than the one that they tell.
+        """
+        return tuple(self._judged(one, images or (one.image,), today) for one in findings)
+
+    def _judged(self, finding: Finding, images: Sequence[str], today: datetime.date) -> Finding:
         level = self.levels.get(finding.rule, finding.level)
         why = BASELINE if finding.fingerprint in self.known else ""
         if not why and self.ignore:
             path = finding.path.removeprefix("./")
             paths = (path, os.path.relpath(path, self.folder).replace(os.sep, "/"))
-            why = next((each.reason for each in self.ignore if each.holds(finding, paths, today)), "")
+            why = next((each.reason for each in self.ignore if each.holds(finding, paths, images, today)), "")
         return finding if level is finding.level and not why else replace(finding, level=level, accepted=why)
 
 

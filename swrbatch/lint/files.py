@@ -9,8 +9,8 @@ import os
 import re
 import stat
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
-from typing import Final, Literal
+from dataclasses import dataclass, replace
+from typing import Final, Literal, NoReturn
 
 from ..compression import Compression, sniff
 from ..errors import UsageError, printable
@@ -37,8 +37,16 @@ class LintFile:
 
 
 def lint_files(paths: Iterable[str]) -> list[LintFile]:
-    """What these paths name, each file once, in the order given. UsageError for a path that holds nothing to lint."""
-    found = {file.path: file for path in paths for file in _files(path)}
+    """What these paths name, each file once, in the order given. UsageError for a path that holds nothing to lint.
+
+    A file that is named itself counts as named, also where a folder holds it.
+    """
+    found: dict[str, LintFile] = {}
+    for path in paths:
+        for file in _files(path):
+            real = os.path.realpath(file.path) if file.path != "-" else file.path
+            before = found.get(real)
+            found[real] = file if before is None else replace(before, searched=before.searched and file.searched)
     return list(found.values())
 
 
@@ -66,11 +74,13 @@ def _files(path: str) -> list[LintFile]:
 
 def _kind_of(data: bytes, path: str) -> Kind | None:
     """What a file is by its first bytes; its name only decides between two kinds of text."""
-    if sniff(data[:6]) is not Compression.NONE or data[257:262] == b"ustar":
-        return "archive"
-    if b"\0" in data[:4096]:
-        return None
     name = os.path.basename(path)
+    binary = b"\0" in data[:4096]
+    # An old tar has no mark of its own: then its name must do.
+    if sniff(data[:6]) is not Compression.NONE or data[257:262] == b"ustar" or (binary and name.lower().endswith(ARCHIVES)):
+        return "archive"
+    if binary:
+        return None
     is_manifest = _WORKLOAD.search(data) is not None
     if is_manifest and (name.lower().endswith(MANIFESTS) or not _FROM.search(data)):
         return "workload"
@@ -78,13 +88,17 @@ def _kind_of(data: bytes, path: str) -> Kind | None:
 
 
 def _walk(folder: str) -> Iterator[str]:
-    for at, folders, names in os.walk(folder):
+    for at, folders, names in os.walk(folder, onerror=_unreadable):
         folders[:] = sorted(name for name in folders if name not in (".git", "node_modules"))
         for name in sorted(names):
             path = os.path.join(at, name)
             named = _NAME.fullmatch(name) and not name.endswith(".dockerignore")
             if (named or name.lower().endswith((*ARCHIVES, *MANIFESTS))) and os.path.isfile(path):
                 yield path
+
+
+def _unreadable(e: OSError) -> NoReturn:
+    raise UsageError(f"{printable(e.filename)} cannot be read: {e.strerror}") from e
 
 
 def read_start(path: str, size: int = MAX_BYTES + 1) -> bytes:

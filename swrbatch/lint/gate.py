@@ -1,8 +1,9 @@
 """Lint as a part of a check or an import: the images of all archives are linted first, and some findings refuse an image.
 
-What is found is what `swrbatch lint` finds in the same archives with the same configuration. An image is known by its archive and
-its image ID, which tells what its layers are: one that was not linted (somebody changed the archive in between), or whose layers
-cannot be looked into, is refused.
+What is found is what `swrbatch lint` finds in the same archives. An entry of the configuration that accepts images by name holds
+only where it matches all names of an image, those of the archive and those that it gets. An image is known by its archive, its
+place there and its image ID, which tells what its layers are: one that was not linted (somebody changed the archive in between), or
+whose layers cannot be looked into, is refused.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from typing import Any, Final
 from ..archive import ArchiveIndex
 from ..digest import Cancel
 from ..errors import Issue, UsageError, issue, printable
+from ..rename import Rename
 from ..results import FindingRow
 from .batch import LintedImage, OpenArchives, lint_archives
 from .config import LintConfig, read_config
@@ -55,11 +57,11 @@ def gate_of(config: str | os.PathLike[str] | None, fail_on: str | None) -> Gate:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Gated:
-    """The images of a run by archive (as named) and image ID, with their findings judged, and what can be read only once."""
+    """The images of a run by archive (as named), position and image ID, their findings judged, and what can be read only once."""
 
     gate: Gate
     archives: OpenArchives
-    images: Mapping[tuple[str, str], LintedImage]
+    images: Mapping[tuple[str, int, str], LintedImage]
 
     def held(self, archive: str) -> ArchiveIndex | None:
         """The archive that is open already, and cannot be opened again."""
@@ -67,7 +69,7 @@ class Gated:
 
     def issues(self, archive: str, image_index: int, image_id: str) -> list[Issue]:
         """Why an image is refused: lint-findings, lint-missing, or what keeps its layers from being looked into."""
-        linted = self.images.get((archive, image_id))
+        linted = self.images.get((archive, image_index, image_id))
         if linted is None:
             return [issue("lint-missing", image_index=image_index)]
         if linted.issue is not None:
@@ -85,7 +87,7 @@ class Gated:
 
     def rows(self, archive: str, shown: str, image_index: int, image_id: str, run_id: str) -> list[FindingRow]:
         """The findings of an image as rows; `shown` is the archive's name as the other tables have it."""
-        linted = self.images.get((archive, image_id))
+        linted = self.images.get((archive, image_index, image_id))
         return [
             FindingRow(
                 run_id=run_id,
@@ -113,13 +115,20 @@ class Gated:
 
 
 def lint_batch(
-    paths: Sequence[str], gate: Gate, archives: OpenArchives, cancel: Cancel, progress: Callable[[int, int], None] | None = None
+    paths: Sequence[str],
+    gate: Gate,
+    rename: Rename,
+    archives: OpenArchives,
+    cancel: Cancel,
+    progress: Callable[[int, int], None] | None = None,
 ) -> Gated:
     """Lint the images of all archives; what can be read only once is left open. Raises `StoreError`, `Cancelled`."""
     linted = lint_archives(paths, gate.config.rules, gate.today, archives, cancel, progress)
     archives.close_repeatable()
     images = {}
     for one in linted.images:
-        judged = replace(one, findings=gate.config.judge(one.findings, gate.today))
-        images[one.head.path, str(one.head.config.digest)] = judged
+        head, image_id = one.head, str(one.head.config.digest)
+        names = (*head.names, *(rename.apply(name)[0] for name in head.names)) or rename.names_for(head.path, image_id)
+        judged = replace(one, findings=gate.config.judge(one.findings, gate.today, names))
+        images[head.path, head.index, image_id] = judged
     return Gated(gate=gate, archives=archives, images=images)

@@ -18,7 +18,7 @@ _KEYS: Final = frozenset(["API", "ACCESS", "SECRET", "PRIVATE", "ENCRYPTION", "S
 _HARMLESS: Final = frozenset(
     ["FILE", "PATH", "PUBLIC", "VERSION", "GPG", "URL", "LENGTH", "TTL", "EXPIRY", "ALLOW", "REQUIRE", "NAME", "ID", "DIR"]
 )
-_NO_SECRET: Final = re.compile(r"|yes|no|true|false|on|off|[01]|/.*|\$.*|<.*>", re.IGNORECASE)
+_NO_SECRET: Final = re.compile(r"|yes|no|true|false|on|off|[01]|(?:/[\w.@-]+)+/?|\$\w+|\$\{.*|\$\(.*|<.*>", re.IGNORECASE)
 _KNOWN: Final = re.compile(r"AKIA(?!IOSFODNN7EXAMPLE)[0-9A-Z]{16}|gh[pousr]_[A-Za-z0-9]{36}|-----BEGIN [A-Z ]*PRIVATE KEY")
 _PLACEHOLDER: Final = re.compile(
     r"x+|\*+|changeme|change_me|your[_-].*|example|secret|password|null|none|todo|\{\{.*", re.IGNORECASE
