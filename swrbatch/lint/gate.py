@@ -2,8 +2,8 @@
 
 What is found is what `swrbatch lint` finds in the same archives. An entry of the configuration that accepts images by name holds
 only where it matches all names of an image, those of the archive and those that it gets. An image is known by its archive, its
-place there and its image ID, which tells what its layers are: one that was not linted (somebody changed the archive in between), or
-whose layers cannot be looked into, is refused.
+place there and its image ID, which tells what its layers are: one that was not linted (somebody changed the archive in between),
+or whose layers cannot be looked into, is refused.
 """
 
 from __future__ import annotations
