@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from typer.testing import CliRunner
 
 from conftest import ROOT
+from swrbatch.audit import findings
 from swrbatch.audit.findings import MEANINGS
 from swrbatch.cli import app
 from swrbatch.cli.text import fitted, rows_cut, width, wrapped
@@ -24,6 +25,7 @@ from swrbatch.explain.entries import Entry, entries
 from swrbatch.explain.guide_errors import GUIDE_ERRORS
 from swrbatch.explain.match import MAX_TEXT, alike, explain
 from swrbatch.lint.catalog import BY_ID, RULES
+from swrbatch.lint.causes import CAUSES
 
 TABLE = ROOT / "schemas" / "swr-error-codes.tsv"
 ROWS = list(csv.DictReader(TABLE.open(encoding="utf-8", newline=""), delimiter="\t", quoting=csv.QUOTE_NONE))
@@ -58,11 +60,10 @@ def test_every_code_is_explained_in_both_languages(kind: str, code: str) -> None
     found = explain(f" {code.upper()} ")
     (entry,) = [each.entry for each in found.best if each.entry.kind == kind]
     assert {each.how for each in found.best} == {"code"} and all(each.entry.id == code for each in found.best)
-    for texts in (entry.symptom, entry.way_out, *((entry.cause,) if entry.cause != ("", "") else ())):
+    for texts in (entry.symptom, entry.cause, entry.way_out):
         assert texts[0].strip() and CHINESE.search(texts[1]), texts
         assert not CHINESE.search(texts[0].replace("镜像格式不合法", "").replace("未登录", "")), texts
         assert not re.search(r"\{\w*\}", "".join(texts)), "a parameter is not named"
-    assert entry.cause[0] or kind in ("rule", "finding")
     sections = {"issue": CODES, "rule": BY_ID}.get(kind, {})
     assert entry.section == sections[code].section if sections else entry.section or kind == "swr"
 
@@ -315,3 +316,8 @@ def test_texts_are_broken_for_a_terminal_only(monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setattr("sys.stdout.isatty", lambda: True, raising=False)
     assert rows_cut("a" * 50 + "\n文" * 2) == "a" * 39 + "…" + "\n文" * 2
     assert fitted("word " * 20, "x")[1:] == ["  " + ("word " * 7).rstrip()] * 1 + ["  " + ("word " * 6).rstrip(), "  x"]
+
+
+def test_every_rule_and_finding_has_its_cause_and_no_cause_is_left_over() -> None:
+    assert set(CAUSES) == set(BY_ID)
+    assert set(findings.CAUSES) == set(findings.MEANINGS)

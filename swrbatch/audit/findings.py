@@ -86,6 +86,84 @@ MEANINGS: Final[Mapping[str, Meaning]] = {
     "other-service": Meaning("info", "report", "events of other services, which count nowhere", "其他服务的事件，不计入统计"),
 }
 
+CAUSES: Final[Mapping[str, tuple[str, str]]] = {
+    "chain-broken": (
+        "An entry was changed, taken out or put in after it was written, or a file is not of this chain.",
+        "记录写入后被修改、删除或插入，或文件不属于该链。",
+    ),
+    "gap-proved": (
+        "Files were not delivered, were deleted, or are not in the folder that was ingested.",
+        "文件未送达、被删除，或不在所导入的目录中。",
+    ),
+    "difference": (
+        "Something wrote into the store without an event, or what an event tells was undone behind its back.",
+        "有程序绕过事件直接写入仓库，或事件所述的结果在事后被改动。",
+    ),
+    "incident": ("The service itself rates it as a failure that had a serious effect.", "服务自身将其评为造成严重影响的故障。"),
+    "failed": ("The service could not carry out the operation.", "服务未能完成该操作。"),
+    "refused": (
+        "The caller had no right, named something that is not there, or broke a rule.",
+        "调用者没有权限、指定的对象不存在，或违反规则。",
+    ),
+    "unknown-event": (
+        "The service has new operations that the catalog does not know yet, or the record is made up.",
+        "服务新增了目录尚未收录的操作，或记录系伪造。",
+    ),
+    "own-event": (
+        "swrbatch records acts that the service does not have, such as verify --repair.",
+        "swrbatch会记录服务中没有的操作，例如verify --repair。",
+    ),
+    "resource-type": ("The service was changed, or the record was edited.", "服务发生了变化，或记录被改动。"),
+    "share-past": (
+        "A share that is past its date gives nobody access; nobody has tidied it up.",
+        "过期的共享不再提供访问权限，但没有被清理。",
+    ),
+    "late": (
+        "CTS delivers files some minutes late; a whole day is more than that.",
+        "CTS通常在几分钟内投递文件，晚一天则不正常。",
+    ),
+    "duplicate-differs": (
+        "A record was changed after it was delivered once, or two sources disagree.",
+        "记录在首次投递后被修改，或两个来源不一致。",
+    ),
+    "rejected": ("The file is cut off or damaged, or holds something else than traces.", "文件被截断或损坏，或内容不是事件。"),
+    "schema": ("Whoever wrote it is not CTS, or CTS writes a new form.", "写入者不是CTS，或CTS采用了新的格式。"),
+    "rating-code": (
+        "The service rates what it did, not what the caller got.",
+        "服务的评级针对其自身行为，而不是调用者得到的结果。",
+    ),
+    "time-unread": (
+        "The field is missing, or neither a number of milliseconds nor a date.",
+        "该字段缺失，或既不是毫秒数也不是日期。",
+    ),
+    "time-early": ("Seconds were taken for milliseconds, or a clock was not set.", "将秒当作毫秒，或时钟未设置。"),
+    "time-future": (
+        "The clock of the machine that wrote it is fast, or that of this one is slow.",
+        "写入机器的时钟偏快，或本机时钟偏慢。",
+    ),
+    "record-early": ("The clocks of two machines differ, or the record was edited.", "两台机器的时钟不一致，或记录被改动。"),
+    "user-missing": (
+        "Only what the system does by itself has no user; a call always has one.",
+        "只有系统自身的操作没有用户，调用总有用户。",
+    ),
+    "name": (
+        "The API takes names that the console does not, or the record was edited.",
+        "API接受控制台不接受的名称，或记录被改动。",
+    ),
+    "deletion": ("Somebody deleted an image, a tag, a repository or an organization.", "有人删除了镜像、版本或组织。"),
+    "access-change": ("Somebody may do more, or less, than before.", "有人获得或失去了权限。"),
+    "public-repository": ("Everybody can download its images, without logging in.", "所有人无需授权即可下载其镜像。"),
+    "share-open": ("Another account can download these images until the share ends.", "在共享到期前，其他账号可以下载这些镜像。"),
+    "coverage-unknown": (
+        "There are no digest files for that time, and sequence numbers say nothing about it.",
+        "该时间段没有摘要文件，序号也无法说明。",
+    ),
+    "left-out": ("The page would be too long for a browser.", "页面过长，浏览器无法显示。"),
+    "duplicate-dropped": ("The same file, or overlapping exports, were ingested.", "导入了相同的文件或相互重叠的导出。"),
+    "other-service": ("The tracker of the bucket records more services than SWR.", "该桶的追踪器还记录SWR以外的服务。"),
+}
+"""What is usually behind a finding, in English and Chinese."""
+
 
 def finding_rows(counts: Mapping[str, int]) -> list[FindingRow]:
     """The findings with how many there are of each, the worst first, those without any left out."""

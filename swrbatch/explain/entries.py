@@ -2,8 +2,8 @@
 
     kind      what                                        taken from
     issue     a code of ours                              errors.CODES
-    rule      a rule of lint                              lint.catalog.RULES
-    finding   a finding of the audit report               audit.findings.MEANINGS
+    rule      a rule of lint                              lint.catalog.RULES, lint.causes
+    finding   a finding of the audit report               audit.findings
     swr       an error code of SWR's API                  schemas/swr-error-codes.tsv
     docker    an error that the guide's chapter 9 names   guide_errors.py
 
@@ -23,9 +23,10 @@ from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from typing import Final
 
-from ..audit.findings import MEANINGS
+from ..audit import findings
 from ..errors import CODES, Code, Severity
 from ..lint.catalog import RULES
+from ..lint.causes import CAUSES
 from ..lint.rule import Rule
 from ..schemas import schema_path
 from .entry import Entry
@@ -98,7 +99,7 @@ def _rule_entries() -> Iterator[Entry]:
             level=rule.level.value,
             section=rule.section,
             symptom=(plain(english), plain(chinese)),
-            cause=("", ""),
+            cause=CAUSES[rule.id],
             way_out=(plain(rule.remedy("en")), plain(rule.remedy("zh"))),
             phrases=(_phrase(english), _phrase(chinese)),
             related=tuple(error.id for error in GUIDE_ERRORS if _same_section(rule, error)),
@@ -108,14 +109,14 @@ def _rule_entries() -> Iterator[Entry]:
 
 
 def _finding_entries() -> Iterator[Entry]:
-    for name, meaning in MEANINGS.items():
+    for name, meaning in findings.MEANINGS.items():
         yield Entry(
             kind="finding",
             id=name,
             level=meaning.severity,
             section="7.1",
             symptom=(meaning.message, meaning.message_zh),
-            cause=("", ""),
+            cause=findings.CAUSES[name],
             way_out=(
                 f"The table {meaning.table} of the report (swrbatch audit report) lists each one.",
                 f"审计报告（swrbatch audit report）的{meaning.table}表逐条列出。",

@@ -22,7 +22,7 @@ SOURCES: Final[Mapping[Kind, Texts]] = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Entry:
-    """Something that can be explained; pairs of texts are English and Chinese, a cause may be empty.
+    """Something that can be explained; pairs of texts are English and Chinese.
 
     `level` is a severity, or an HTTP status; `section` the guide's, empty where it says nothing. `phrases` are texts by which
     it is recognised, with `{}` for what differs each time; `context` are words that make it likelier beside a phrase.
