@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from swrbatch.lint.build import plan_build
+from swrbatch.lint.check import lint_dockerfile
 from swrbatch.lint.dockerfile import KEYWORDS, MAX_BYTES, MAX_INSTRUCTIONS, parse_dockerfile
 from swrbatch.lint.instructions import Dockerfile
 from swrbatch.lint.words import expand, unquote
@@ -228,3 +229,10 @@ def test_hostile_files_end_soon(data: bytes) -> None:
     start = time.process_time()
     plan_build(parse_dockerfile(b"FROM x\n" + data))
     assert time.process_time() - start < 5
+
+
+def test_variables_that_double_each_other_end_as_unknown() -> None:
+    lines = ["ARG A=aaaaaaaaaa", *["ARG A=$A$A"] * 200, "FROM $A", "ENV B=x", *["ENV B=${B}${B}"] * 200, 'RUN echo "$B"']
+    assert not {"floating-tag", "syntax"} & {one.rule for one in lint_dockerfile("\n".join(lines).encode(), "Dockerfile")}
+    assert expand("$A" * 10, "\\", {"A": "x" * 10_000}).text is None
+    assert expand("$A" * 5, "\\", {"A": "x" * 10_000}).text == "x" * 50_000

@@ -11,6 +11,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final
 
+MAX_TEXT: Final = 64 << 10
+"""Characters that the variables of one word may stand for."""
 _NAME: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_]*", re.ASCII)
 _BRACED: Final = re.compile(r"\{([A-Za-z_][A-Za-z0-9_]*|[0-9]+)(:?[-+?]|[#%/].?)?([^{}]*)\}", re.ASCII)
 
@@ -107,13 +109,14 @@ def unquote(word: str, escape: str = "\\") -> str:
 def expand(word: str, escape: str, values: Mapping[str, str | None]) -> Expanded:
     """The word with the variables of `values` in place (None: known to be set, not to what).
 
-    A form that is not understood (a nested default, a pattern) makes the text unknown, never missing.
+    A form that is not understood (a nested default, a pattern) makes the text unknown, never missing; so do variables that
+    stand for more than `MAX_TEXT` (each of a few dozen ARGs may double the one before).
     """
     if "$" not in word and not _has_marks(word, escape):
         return Expanded(text=word)
     out: list[str] = []
     missing: list[str] = []
-    known, quote, position = True, "", 0
+    known, quote, position, room = True, "", 0, max(MAX_TEXT, len(word))
     while position < len(word):
         char = word[position]
         position += 1
@@ -125,8 +128,9 @@ def expand(word: str, escape: str, values: Mapping[str, str | None]) -> Expanded
         elif char == "$" and quote != "'":
             value, name, position = _variable(word, position, values)
             missing += [name] if name else []
-            known = known and value is not None
-            out.append(value or "")
+            room -= len(value or "")
+            known = known and value is not None and room >= 0
+            out.append(value or "" if known else "")
         else:
             out.append(char)
     return Expanded(text="".join(out) if known else None, missing=tuple(missing))
