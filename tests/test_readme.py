@@ -36,8 +36,11 @@ from swrbatch import tables
 from swrbatch.cli import COMMANDS, app, batch
 from swrbatch.cts import EMITTED, OWN
 from swrbatch.errors import CODES, ExitCode
+from swrbatch.explain.entries import plain
 from swrbatch.inspect.sharing_report import SHARING_ROWS
 from swrbatch.ledger.events import PRUNE
+from swrbatch.lint.catalog import RULES
+from swrbatch.lint.rule import Rule
 from swrbatch.pipeline import StepRow
 
 README = ROOT / "README.md"
@@ -111,12 +114,24 @@ def steps() -> str:
     return table(("column", "type", "null", "meaning"), rows)
 
 
+def rules() -> str:
+    """The rules of lint, by the guide's practices."""
+
+    def told(rule: Rule) -> tuple[str, ...]:
+        section = rule.section.partition(" ")[0] + (f" no. {rule.practice}" if rule.practice else "")
+        finds = re.sub(r"<(\w+)>", r"`\1`", plain(rule.message)).replace("***", "`***`")
+        return f"`{rule.id}`", rule.level.value, finds, ", ".join(rule.forms), section
+
+    return table(("rule", "level", "finds", "on", "guide"), [*map(told, RULES)])
+
+
 GENERATED: Mapping[str, Callable[[], str]] = {
     "options": options,
     "report": tables.describe,
     "dedupe": partial(tables.describe, SHARING_ROWS),
     "issues": issues,
     "steps": steps,
+    "rules": rules,
 }
 
 

@@ -118,9 +118,9 @@ def _names(entries: list[Entry], language: Lang) -> list[str]:
 
 
 def _meaning(entry: Entry, language: Lang) -> str:
-    """One line of what it is: the cause, where the symptom is only that the code is told."""
+    """One line of what it is: of an issue or a code of the API the cause, since the symptom is only that it is told."""
     symptom, cause, _ = entry.texts(language)
-    return symptom if entry.kind == "docker" or not cause else cause
+    return cause if entry.kind in ("issue", "swr") else symptom
 
 
 def _nothing(query: str, found: Explanation, language: Lang) -> str:
