@@ -325,6 +325,15 @@ def test_a_folder_that_cannot_be_read_is_told(folder: Path, monkeypatch: pytest.
     assert code == 2 and "./inside cannot be read: Permission denied" in output
 
 
+def test_a_head_that_a_terminal_would_break_has_two_lines(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    put(folder, **{"a-folder-of-some-length/Dockerfile": "FROM ubuntu\n"})
+    arguments = ("a-folder-of-some-length/Dockerfile", "--rules", "floating-tag")
+    whole = "a-folder-of-some-length/Dockerfile:1: warning floating-tag"
+    for columns, head in ((None, [whole]), (60, [whole]), (50, [whole[:37], "  warning floating-tag"])):
+        monkeypatch.setattr("swrbatch.cli.lint.terminal", lambda columns=columns: columns)
+        assert run(*arguments)[1].splitlines()[: len(head)] == head
+
+
 def test_baseline(folder: Path) -> None:
     put(folder, Dockerfile=FIRST)
     (folder / "known.json").write_text(run("Dockerfile", "--format", "json")[1])

@@ -24,7 +24,7 @@ from .options import (
     show,
     store_path,
 )
-from .text import fitted, issue_lines, lint_counts, way_out, word
+from .text import fitted, issue_lines, lint_counts, terminal, way_out, width, word
 
 if TYPE_CHECKING:
     from ..lint.config import LintConfig
@@ -187,13 +187,19 @@ def _text(result: LintResult, language: Lang) -> str:
     lines, findings = [], result.counting
     for one in findings:
         size = f" ({format_size(one.bytes)})" if one.bytes is not None else ""
-        lines.append(f"{one.location}: {word(one.level.value, language)} {one.rule}{size}")
+        lines += _head(f"{one.location}:", f"{word(one.level.value, language)} {one.rule}{size}")
         lines += fitted(one.text(language), way_out(one, language))
     told = [f"{word('files', language)} {len(result.files)}"]
     told += [f"{word('images', language)} {len(result.images)}"] if result.images else []
     accepted = [one.accepted for one in result.findings if one.accepted]
     told += lint_counts([one.level for one in findings], accepted, language)
     return "\n".join([*lines, ", ".join(told)])
+
+
+def _head(place: str, what: str) -> list[str]:
+    """Where and what in one line, or in two where the terminal's lines are shorter."""
+    columns = terminal()
+    return [f"{place} {what}"] if columns is None or width(f"{place} {what}") <= columns else [place, f"  {what}"]
 
 
 def _listing(language: Lang) -> str:
