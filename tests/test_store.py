@@ -26,6 +26,7 @@ from sqlalchemy import create_engine, inspect, text
 import swrbatch.ledger
 from imagetar import HELLO, PRODUCERS, Image, Layer, containerd, crane, docker25, docker_legacy, skopeo
 from swrbatch import RunResult, Store, StoreError, UsageError, check_archives, faults, import_archives
+from swrbatch.actors import current_actor
 from swrbatch.cts import catalog
 from swrbatch.digest import Digest
 from swrbatch.image import OCI_LAYER_TYPES
@@ -33,7 +34,6 @@ from swrbatch.ledger.access import set_grant
 from swrbatch.ledger.acting import acting
 from swrbatch.ledger.schema import HEAD, metadata
 from swrbatch.rights import Level
-from swrbatch.store import current_actor
 from swrbatch.verify import verify_store
 from test_crash import (
     KILLED,
