@@ -25,6 +25,7 @@ from swrbatch.audit.columns import _FITTING, _FITTING_LENGTH, KNOWN
 from swrbatch.audit.dataset import Dataset
 from swrbatch.audit.files import Reject, read_file, source_of
 from swrbatch.audit.ingest import ingest
+from swrbatch.audit.packed import unpacked
 from swrbatch.audit.stage import Stage
 from swrbatch.audit.traces import MAX_DEPTH, NAMED, TEXTS, TraceRow, name_fits, read_trace
 from swrbatch.audit.unpack import prepare
@@ -83,7 +84,7 @@ def in_bulk(folder: Path, paths: dict[str, Path], catalog_name: str = "guide_202
     assert not list(work.glob("*.json"))
     rows: dict[str, list[dict[str, Any]]] = {}
     for _, batch in stage._batches(COLUMNS):
-        for row in batch.to_pylist():
+        for row in unpacked(batch).to_pylist():
             rows.setdefault(row["source_file"], []).append(row)
     found: dict[str, Found | None] = dict.fromkeys(names)
     for number, taken in chunk.taken.items():
