@@ -150,7 +150,7 @@ class _Texts:
     def __init__(self) -> None:
         import pyarrow as pa
 
-        # An empty dictionary cannot grow in an Arrow file; this is the text that lists begin with, elsewhere it is as good as any.
+        # An empty dictionary cannot grow in an Arrow file. This is what most lists are; elsewhere it is as good as any text.
         self.values: Any = pa.array(["[]"])
 
     def pack(self, column: Any) -> pa.DictionaryArray:
