@@ -119,6 +119,12 @@ def test_row_groups_of_large_rows_are_smaller(monkeypatch: pytest.MonkeyPatch) -
     assert [group.num_rows for group in groups] == [3, 3, 1]
 
 
+def test_packed_rows_count_as_readers_have_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(dataset_module, "ROW_GROUP_BYTES", 1000)
+    groups = list(_row_groups(pa.table({"trace_name": packed(["x" * 300], np.zeros(1, dtype=int))}) for _ in range(7)))
+    assert [group.num_rows for group in groups] == [3, 3, 1]
+
+
 def test_row_groups_have_the_size_that_readers_like() -> None:
     assert 64 << 10 <= ROW_GROUP <= 128 << 10
 

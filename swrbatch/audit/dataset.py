@@ -30,7 +30,7 @@ from ..cts import DEFAULT_CATALOG
 from ..errors import StoreError, UsageError
 from ..layout import disk_errors
 from ..tables import parquet_options, replacing, row_schema
-from .packed import REPEATED_TEXTS, pruned, writable, written_schema
+from .packed import REPEATED_TEXTS, plain_size, pruned, writable, written_schema
 from .traces import TraceRow
 
 if TYPE_CHECKING:
@@ -39,7 +39,8 @@ if TYPE_CHECKING:
 
 FORMAT: Final = 1
 ROW_GROUP: Final = 64 << 10
-ROW_GROUP_BYTES: Final = 32 << 20
+ROW_GROUP_BYTES: Final = 64 << 20
+"""Bytes of a row group's rows as a reader holds them; writing takes less, for they are packed then."""
 UNKNOWN_DAY: Final = "unknown"
 _OWN: Final = "_swrbatch"
 
@@ -277,11 +278,11 @@ def _row_groups(tables: Iterable[pa.Table]) -> Iterator[pa.Table]:
     for table in tables:
         for start in range(0, table.num_rows, ROW_GROUP):
             piece = table.slice(start, ROW_GROUP)
-            while held and (rows + piece.num_rows >= ROW_GROUP or size + piece.nbytes > ROW_GROUP_BYTES):
-                taken = max(0, ROW_GROUP - rows) if size + piece.nbytes <= ROW_GROUP_BYTES else 0
+            while held and (rows + piece.num_rows >= ROW_GROUP or size + plain_size(piece) > ROW_GROUP_BYTES):
+                taken = max(0, ROW_GROUP - rows) if size + plain_size(piece) <= ROW_GROUP_BYTES else 0
                 yield pa.concat_tables([*held, piece.slice(0, taken)])
                 piece, held, rows, size = piece.slice(taken), [], 0, 0
             held.append(piece)
-            rows, size = rows + piece.num_rows, size + piece.nbytes
+            rows, size = rows + piece.num_rows, size + plain_size(piece)
     if rows:
         yield pa.concat_tables(held)

@@ -119,6 +119,21 @@ def _unpacked(column: Any, field: Any) -> Any:
     return pa.chunked_array(made, field.type) if isinstance(column, pa.ChunkedArray) else made[0]
 
 
+def plain_size(table: pa.Table) -> int:
+    """About the bytes that rows take once they are not packed any more, as most readers have them."""
+    import pyarrow.compute as pc
+
+    size = 0
+    for column in table.columns:
+        for chunk in column.chunks:
+            if _is_packed(chunk):
+                lengths = pc.binary_length(chunk.dictionary).take(chunk.indices)
+                size += (pc.sum(lengths).as_py() or 0) + lengths.nbytes
+            else:
+                size += chunk.nbytes
+    return size
+
+
 class Vocabulary:
     """Packs batches so that their dictionaries only grow, as an Arrow file must have it."""
 
