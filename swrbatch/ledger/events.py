@@ -103,7 +103,7 @@ def verify_chain(connection: Connection, *, replaying: bool = True) -> tuple[lis
     """Issues of the chain (chain-broken, the first one only), what replaying it gives (`org/repo:tag` → digest), its length.
 
     Without `replaying` the tags are left out, which takes a third less time. The chain begins behind the newest checkpoint; its
-    length counts what was pruned. 1,000,000 events take less than ten seconds: the texts are canonical, so what is wanted of
+    length counts what was pruned. 1,000,000 events take some six seconds: the texts are canonical, so what is wanted of
     them is found without parsing them (`_parsed` is the slow way).
     """
     start = newest_checkpoint(connection)
