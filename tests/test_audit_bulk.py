@@ -25,6 +25,7 @@ from swrbatch.audit.columns import _FITTING, _FITTING_LENGTH, KNOWN
 from swrbatch.audit.dataset import Dataset
 from swrbatch.audit.files import Reject, read_file, source_of
 from swrbatch.audit.ingest import ingest
+from swrbatch.audit.packed import unpacked
 from swrbatch.audit.stage import Stage
 from swrbatch.audit.traces import MAX_DEPTH, NAMED, TEXTS, TraceRow, name_fits, read_trace
 from swrbatch.audit.unpack import prepare
@@ -83,7 +84,7 @@ def in_bulk(folder: Path, paths: dict[str, Path], catalog_name: str = "guide_202
     assert not list(work.glob("*.json"))
     rows: dict[str, list[dict[str, Any]]] = {}
     for _, batch in stage._batches(COLUMNS):
-        for row in batch.to_pylist():
+        for row in unpacked(batch).to_pylist():
             rows.setdefault(row["source_file"], []).append(row)
     found: dict[str, Found | None] = dict.fromkeys(names)
     for number, taken in chunk.taken.items():
@@ -463,18 +464,21 @@ def test_keys_and_texts_are_counted(values: list[dict[str, Any]], separators: tu
         assert look.keys == keys and look.strings == strings
 
 
-@pytest.mark.parametrize("size", [1, 7, 100])
-def test_small_pieces(tmp_path: Path, size: int, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    ("module", "name", "size"),
+    [*((files, "_READ", size) for size in (1, 7, 100)), *((unpack_module, "_BLOCK", size) for size in (2, 7, 100))],
+)
+def test_small_pieces(tmp_path: Path, module: Any, name: str, size: int, monkeypatch: pytest.MonkeyPatch) -> None:
     data = {
         "a": array(PLAIN_VALUES),
         "b": json.dumps(PLAIN_VALUES, indent=1).encode(),
         "c": array(traces(20)),
         "d": lines(traces(9)),
     }
-    paths = {name: write(tmp_path / name, content) for name, content in data.items()}
-    whole = [prepare(n, str(path), name, str(tmp_path), Cancel()) for n, (name, path) in enumerate(paths.items())]
-    monkeypatch.setattr(files, "_READ", size)
-    assert [prepare(n, str(path), name, str(tmp_path), Cancel()) for n, (name, path) in enumerate(paths.items())] == whole
+    paths = {key: write(tmp_path / key, content) for key, content in data.items()}
+    whole = [prepare(n, str(path), key, str(tmp_path), Cancel()) for n, (key, path) in enumerate(paths.items())]
+    monkeypatch.setattr(module, name, size)
+    assert [prepare(n, str(path), key, str(tmp_path), Cancel()) for n, (key, path) in enumerate(paths.items())] == whole
     assert [each.flat for each in whole if each] == [False, False, True, True]
 
 

@@ -9,6 +9,7 @@ import os
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -19,6 +20,7 @@ import swrbatch.audit.stage as stage_module
 from swrbatch import StoreError, UsageError
 from swrbatch.audit.dataset import ROW_GROUP, Dataset, Part, _row_groups, write_part
 from swrbatch.audit.ingest import ingest
+from swrbatch.audit.packed import REPEATED, REPEATED_TEXTS, packed, packed_schema, pruned, unpacked, writable
 from swrbatch.audit.stage import Stage
 from swrbatch.audit.traces import Source, TraceRow, read_trace
 from swrbatch.digest import Cancel
@@ -117,6 +119,12 @@ def test_row_groups_of_large_rows_are_smaller(monkeypatch: pytest.MonkeyPatch) -
     assert [group.num_rows for group in groups] == [3, 3, 1]
 
 
+def test_packed_rows_count_as_readers_have_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(dataset_module, "ROW_GROUP_BYTES", 1000)
+    groups = list(_row_groups(pa.table({"trace_name": packed(["x" * 300], np.zeros(1, dtype=int))}) for _ in range(7)))
+    assert [group.num_rows for group in groups] == [3, 3, 1]
+
+
 def test_row_groups_have_the_size_that_readers_like() -> None:
     assert 64 << 10 <= ROW_GROUP <= 128 << 10
 
@@ -155,6 +163,52 @@ def test_a_group_is_added_whole_or_not_at_all(tmp_path: Path) -> None:
     found = {day: [r for table in stage.day(day) for r in table.column("source_position").to_pylist()] for day in stage.days()}
     assert found == {"2024-06-19": [0, 2], "2024-06-20": [3]} and stage.rows == 3
     assert len(list((tmp_path / "work").glob("*.arrow"))) == 2
+
+
+SHAPES: list[dict[str, Any]] = [
+    {},
+    {"user": None, "source_ip": None, "code": None},
+    {"user": "anna", "code": "", "api_version": "é", "time": NOON + DAY},
+    {"trace_rating": "?", "time": "?"},  # breaks the contract
+    {"resource_name": "A//b", "domain_id": "[]", "request": {"a": 1}},
+]
+
+
+@pytest.mark.parametrize("largest", [8 << 20, 0], ids=["one file", "a file for each batch"])
+def test_staged_rows_come_back_as_they_were(tmp_path: Path, largest: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Packed by batches whose texts are others each time, the first one without any; in whatever number of files."""
+    monkeypatch.setattr(stage_module, "_VOCABULARY", largest)
+    none = dict.fromkeys((*REPEATED_TEXTS[2:-2],), None)
+    rows = [row(number, **{**SHAPES[number % 5], **(none if number < 10 else {})}) for number in range(60)]
+    stage = staged(tmp_path / "work")
+    with stage.group() as group:
+        for begin in range(0, 60, 10):
+            group.add(rows_to_arrow(TraceRow, rows[begin : begin + 10]).to_batches()[0])
+    assert len(group.files) == (1 if largest else 6) and {os.path.dirname(path) for path in group.files} == {
+        str(tmp_path / "work")
+    }
+    names = row_schema(TraceRow).names
+    found = [unpacked(batch) for _, batch in stage._batches(names)]
+    assert all(batch.schema.equals(row_schema(TraceRow)) for batch in found)
+    back = sorted(pa.Table.from_batches(found).to_pylist(), key=lambda r: r["source_position"])
+    assert back == rows_to_arrow(TraceRow, rows).to_pylist()
+
+
+def test_what_is_written_is_the_same_packed_or_not() -> None:
+    rows = rows_to_arrow(TraceRow, [row(number, **SHAPES[number % 5]) for number in range(20)])
+    kind = pa.dictionary(pa.int32(), pa.string())
+    packed_rows = rows.cast(pa.schema([f.with_type(kind) if f.name in REPEATED_TEXTS else f for f in rows.schema]))
+    assert {f.name for f in packed_schema() if pa.types.is_dictionary(f.type)} == REPEATED
+    assert writable(rows).equals(writable(packed_rows)) and unpacked(writable(rows)).equals(rows)
+
+
+def test_a_dictionary_holds_what_its_rows_have() -> None:
+    """Texts that stand twice, that no row has, and null; two chunks whose dictionaries are others."""
+    chunks = [packed(["a", "b", None, "a", "never"], np.array([3, 2, 0, 1])), packed(["c", "a"], np.array([0, 0]))]
+    table = pa.table({"trace_name": pa.chunked_array(chunks)})
+    found = pruned(table).column("trace_name")
+    assert found.to_pylist() == ["a", None, "a", "b", "c", "c"]
+    assert [sorted(chunk.dictionary.to_pylist()) for chunk in found.chunks] == [["a", "b", "c"]] * 2
 
 
 def test_days_far_apart(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""Batches of JSON columns, as DuckDB reads them, into batches of `TraceRow`: what `traces.read_trace` does, for many at once.
+"""Batches of JSON columns, as DuckDB reads them, into packed batches of `TraceRow`: what `traces.read_trace` does, for many.
 
 Values that are seldom twice the same are checked and converted as vectors; all others once for each different text, by the exact
 reader's own functions. A row that breaks the contract, or has a value that no column takes, is `odd`: it is left out and told.
@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from ..tables import row_schema
 from .files import DECODER
+from .packed import REPEATED, packed, packed_lists, packed_schema
 from .traces import (
     DAY_MS,
     EARLIEST_MS,
@@ -51,6 +52,7 @@ _NOT_TEXTS: Final = tuple(name for name in JSON if name not in FLAT_TEXTS)
 KNOWN: Final = (*PLAIN_TEXTS, *JSON)
 """The keys that columns are made of."""
 _CACHED: Final = 50_000
+_COUNTED: Final = 1 << 16
 
 
 def extra(key: str) -> str:
@@ -92,13 +94,13 @@ class Places:
             self._seen[number] += end - begin
         sources = [self._sources[number] for _, _, number, _ in runs]
         lengths = [end - begin for begin, end, _, _ in runs]
-        index: Any = pa.array(np.repeat(np.arange(len(runs)), lengths))
+        codes = np.repeat(np.arange(len(runs)), lengths)
         uploaded = np.repeat([each.uploaded or 0 for each in sources], lengths)
         known = np.repeat([each.uploaded is not None for each in sources], lengths)
         columns = {
-            "region": pa.array([each.region for each in sources], pa.string()).take(index),
-            "uploaded": pa.array([each.uploaded for each in sources], pa.timestamp("ms", tz="UTC")).take(index),
-            "source_file": pa.array([each.name for each in sources], pa.string()).take(index),
+            "region": packed([each.region for each in sources], codes),
+            "uploaded": pa.array([each.uploaded for each in sources], pa.timestamp("ms", tz="UTC")).take(_index(codes)),
+            "source_file": packed([each.name for each in sources], codes),
             "source_position": pa.array(
                 np.concatenate([np.arange(first, first + n) for (*_, first), n in zip(runs, lengths, strict=True)])
             ),
@@ -107,7 +109,7 @@ class Places:
 
 
 class Converter:
-    """Batches of JSON columns into batches of `TraceRow`.
+    """Batches of JSON columns into batches of `TraceRow`, packed.
 
     Columns that come: `file`; texts, unquoted; `request` and `response`, unquoted, with `…_other` where they were no text; the
     rest as JSON, learned keys as `extra` names them; `odd` where a text is none. Without `odd`, every text is one, and so are
@@ -133,7 +135,8 @@ class Converter:
         odd = np.zeros(batch.num_rows, dtype=bool) if flat else _bools(given["odd"])
         keys = _present(given, (*KNOWN, *map(extra, learned)))
         strings = _present(given, FLAT_TEXTS) + _quoted(given, (*_NOT_TEXTS, *map(extra, learned)))
-        made: dict[str, Any] = {name: given[name] for name in TEXTS} | place.columns
+        made: dict[str, Any] = {name: _encoded(given[name]) if name in REPEATED else given[name] for name in TEXTS}
+        made |= place.columns
         judged = [
             _ratings(given, made),
             *(_times(given, made, name) for name in ("time", "record_time")),
@@ -143,7 +146,7 @@ class Converter:
             _truths(given, made, "read_only"),
             *(_each(self._numbers, given[name], made, (name,)) for name in ("content_length", "total_time")),
             _extras(given, made, learned),
-            _names(given),
+            _names(made),
         ]
         for wrong, inside in judged:
             if wrong is not None:
@@ -151,8 +154,8 @@ class Converter:
             if inside is not None:
                 keys += inside
         made["flags"] = self._flags(made, place)
-        made["violations"] = pa.array([[]], pa.list_(pa.string())).take(_index(np.zeros(batch.num_rows, dtype=np.int64)))
-        schema = row_schema(TraceRow)
+        made["violations"] = packed_lists([[]], np.zeros(batch.num_rows, dtype=np.int32))
+        schema = packed_schema()
         rows = pa.RecordBatch.from_arrays([made[name].cast(schema.field(name).type) for name in schema.names], schema=schema)
         return (rows.filter(pa.array(~odd)) if odd.any() else rows), odd, keys, strings
 
@@ -174,8 +177,8 @@ class Converter:
             made, _combined((service, kind), lambda s, k: s == "SWR" and (1 if k in NAMED else 2 * (k == "usernamespace")))
         )
         found |= _time_bits(made, place)
-        lists, index = np.unique(found, return_inverse=True)
-        return _lists([self._flag_lists(bits) for bits in lists.tolist()]).take(_index(index))
+        firsts, index = _different(found)
+        return packed_lists([self._flag_lists(bits) for bits in found[firsts].tolist()], index)
 
 
 _BITS: Final = {name: 1 << position for position, name in enumerate(sorted(FLAGS))}
@@ -201,13 +204,19 @@ class _Cache:
         return self._results[value]
 
 
+def _encoded(column: Any) -> Any:
+    import pyarrow as pa
+
+    return column if pa.types.is_dictionary(column.type) else column.dictionary_encode()
+
+
 class _Codes:
     """A column as codes of its different values: `codes` has -1 for null."""
 
     def __init__(self, column: Any) -> None:
         import numpy as np
 
-        encoded = column.dictionary_encode()
+        encoded = _encoded(column)
         self.codes = encoded.indices.fill_null(-1).to_numpy(zero_copy_only=False).astype(np.int64)
         self.values = encoded.dictionary.to_pylist()
 
@@ -222,9 +231,26 @@ def _combined(columns: Sequence[_Codes], judge: Callable[..., int]) -> Any:
     key = np.zeros(len(columns[0].codes), dtype=np.int64)
     for column in columns:
         key = key * (len(column.values) + 1) + column.codes + 1
-    _, firsts, index = np.unique(key, return_index=True, return_inverse=True)
+    firsts, index = _different(key)
     judged = [int(judge(*(column.value(int(column.codes[first])) for column in columns))) for first in firsts]
     return np.array(judged, dtype=np.int64)[index]
+
+
+def _different(keys: Any) -> tuple[Any, Any]:
+    """The places of the first row of each different key (whole numbers from 0), and for each row the number of its key there."""
+    import numpy as np
+
+    most = int(keys.max(initial=0))
+    if most > _COUNTED:
+        _, firsts, index = np.unique(keys, return_index=True, return_inverse=True)
+        return firsts, index
+    # Without sorting: of the places that are written for a key, the first row's is the last.
+    seen = np.full(most + 1, -1, dtype=np.int64)
+    seen[keys[::-1]] = np.arange(len(keys) - 1, -1, -1)
+    known = np.flatnonzero(seen >= 0)
+    numbers = np.empty(most + 1, dtype=np.int64)
+    numbers[known] = np.arange(len(known))
+    return seen[known], numbers[keys]
 
 
 def _present(given: Mapping[str, Any], names: Sequence[str]) -> Any:
@@ -264,12 +290,6 @@ def _index(positions: Any) -> Any:
     import pyarrow as pa
 
     return pa.array(positions)
-
-
-def _lists(values: Sequence[Sequence[str]]) -> Any:
-    import pyarrow as pa
-
-    return pa.array(values, pa.list_(pa.string()))
 
 
 def _flag_list(bits: int) -> list[str]:
@@ -332,7 +352,8 @@ def _each(cache: _Cache, column: Any, made: dict[str, Any], names: Sequence[str]
     results = [*(cache(text) for text in codes.values), (False, 0, None)]  # the last one is that of null: code -1
     for position, name in enumerate(names):
         values = [None if found is None else found[position] for _, _, found in results]
-        made[name] = pa.array(values, schema.field(name).type).take(_index(codes.codes % len(results)))
+        index = codes.codes % len(results)
+        made[name] = packed(values, index) if name in REPEATED else pa.array(values, schema.field(name).type).take(_index(index))
     odd, inside = (np.array([result[i] for result in results])[codes.codes] for i in (0, 1))
     return odd, inside
 
@@ -345,7 +366,7 @@ def _ratings(given: Mapping[str, Any], made: dict[str, Any]) -> Judged:
     if status.null_count < len(status):
         both = ~_bools(rating.is_null()) & ~_bools(status.is_null())
         rating = pc.coalesce(rating, status)
-    made["trace_rating"] = rating
+    made["trace_rating"] = rating = _encoded(rating)
     wrong = _combined((_Codes(rating),), lambda r: r not in RATINGS) == 1
     return wrong if both is None else wrong | both, None
 
@@ -449,12 +470,12 @@ def _extra_of(pairs: tuple[tuple[str, str | None], ...]) -> tuple[bool, int, str
     return False, inside, sorted_json(values) if values else None
 
 
-def _names(given: Mapping[str, Any]) -> Judged:
+def _names(made: Mapping[str, Any]) -> Judged:
     """What the contract says of trace_id and trace_name."""
     import pyarrow.compute as pc
 
-    length = pc.utf8_length(given["trace_id"]).fill_null(0).to_numpy(zero_copy_only=False)
-    name = _combined((_Codes(given["trace_name"]),), lambda n: n is None or not is_trace_name(n))
+    length = pc.utf8_length(made["trace_id"]).fill_null(0).to_numpy(zero_copy_only=False)
+    name = _combined((_Codes(made["trace_name"]),), lambda n: n is None or not is_trace_name(n))
     return (length < 1) | (length > 128) | (name == 1), None
 
 

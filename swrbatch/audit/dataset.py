@@ -12,6 +12,7 @@ their own day; no part is ever changed. One run at a time: a lock says so clearl
 
 from __future__ import annotations
 
+import base64
 import contextlib
 import fcntl
 import functools
@@ -29,6 +30,7 @@ from ..cts import DEFAULT_CATALOG
 from ..errors import StoreError, UsageError
 from ..layout import disk_errors
 from ..tables import parquet_options, replacing, row_schema
+from .packed import REPEATED_TEXTS, plain_size, pruned, writable, written_schema
 from .traces import TraceRow
 
 if TYPE_CHECKING:
@@ -37,7 +39,8 @@ if TYPE_CHECKING:
 
 FORMAT: Final = 1
 ROW_GROUP: Final = 64 << 10
-ROW_GROUP_BYTES: Final = 32 << 20
+ROW_GROUP_BYTES: Final = 64 << 20
+"""Bytes of a row group's rows as a reader holds them; writing takes less, for they are packed then."""
 UNKNOWN_DAY: Final = "unknown"
 _OWN: Final = "_swrbatch"
 
@@ -208,29 +211,27 @@ def _make_folder(path: str) -> None:
 
 
 def write_part(dataset: Dataset, generation: int, day: str, tables: Iterable[pa.Table], inputs_digest: str) -> Part | None:
-    """Write a day's rows, which come sorted, as one Parquet file under its final name; None when there is no row.
+    """Write a day's rows, which come sorted (packed or not), as one Parquet file under its final name; None without a row.
 
     It counts once a manifest names it. StoreError when the disk refuses.
     """
-    rows = iter(tables)
+    rows = map(writable, tables)
     first = next(rows, None)
     if first is None:
         return None
     name = f"dt={day}/{generation:06}.parquet"
-    schema = row_schema(TraceRow).with_metadata(
-        {
-            "swrbatch.format": str(FORMAT),
-            "swrbatch.catalog": dataset.manifest.catalog,
-            "swrbatch.version": __version__,
-            "swrbatch.inputs": inputs_digest,
-        }
-    )
+    metadata = {
+        "swrbatch.format": str(FORMAT),
+        "swrbatch.catalog": dataset.manifest.catalog,
+        "swrbatch.version": __version__,
+        "swrbatch.inputs": inputs_digest,
+    }
     count = 0
     target = dataset.target(name)
     with disk_errors("the dataset cannot be written"), replacing(target) as temporary:
-        with _parquet_writer(temporary, schema) as writer:
+        with _parquet_writer(temporary, metadata) as writer:
             for group in _row_groups(itertools.chain((first,), rows)):
-                writer.write_table(group, row_group_size=ROW_GROUP)
+                writer.write_table(pruned(group), row_group_size=ROW_GROUP)
                 count += group.num_rows
                 # The next one grows meanwhile.
                 del group
@@ -239,15 +240,20 @@ def write_part(dataset: Dataset, generation: int, day: str, tables: Iterable[pa.
     return Part(name, day, count, sha256)
 
 
-def _parquet_writer(path: str, schema: pa.Schema) -> Any:
+def _parquet_writer(path: str, metadata: dict[str, str]) -> Any:
     import pyarrow.parquet as pq
 
     options = parquet_options(TraceRow)
+    options["use_dictionary"] = sorted({*options["use_dictionary"], *REPEATED_TEXTS})
     if _has_bloom_filters():
         # Without a number a filter is made for a million values, whatever the row group's size.
         options["bloom_filter_options"] = {"trace_id": {"ndv": ROW_GROUP, "fpp": 0.01}}
+    schema = row_schema(TraceRow).with_metadata(metadata)
     order = pq.SortingColumn.from_ordering(schema, [("time", "ascending"), ("trace_id", "ascending")])
-    return pq.ParquetWriter(path, schema, sorting_columns=order, **options)
+    # Readers find the schema of plain rows: packed columns are a matter of how they are written.
+    writer = pq.ParquetWriter(path, written_schema(), sorting_columns=order, store_schema=False, **options)
+    writer.add_key_value_metadata({**metadata, "ARROW:schema": base64.b64encode(schema.serialize()).decode()})
+    return writer
 
 
 @functools.cache
@@ -272,11 +278,11 @@ def _row_groups(tables: Iterable[pa.Table]) -> Iterator[pa.Table]:
     for table in tables:
         for start in range(0, table.num_rows, ROW_GROUP):
             piece = table.slice(start, ROW_GROUP)
-            while held and (rows + piece.num_rows >= ROW_GROUP or size + piece.nbytes > ROW_GROUP_BYTES):
-                taken = max(0, ROW_GROUP - rows) if size + piece.nbytes <= ROW_GROUP_BYTES else 0
+            while held and (rows + piece.num_rows >= ROW_GROUP or size + plain_size(piece) > ROW_GROUP_BYTES):
+                taken = max(0, ROW_GROUP - rows) if size + plain_size(piece) <= ROW_GROUP_BYTES else 0
                 yield pa.concat_tables([*held, piece.slice(0, taken)])
                 piece, held, rows, size = piece.slice(taken), [], 0, 0
             held.append(piece)
-            rows, size = rows + piece.num_rows, size + piece.nbytes
+            rows, size = rows + piece.num_rows, size + plain_size(piece)
     if rows:
         yield pa.concat_tables(held)

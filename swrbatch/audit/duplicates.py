@@ -9,12 +9,14 @@ a trace_id are told apart by their content alone. Of several copies that of the 
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
 from ..tables import row_columns
 from .ahead import ahead
 from .dataset import Dataset
+from .packed import packed_lists, unpacked
 from .traces import TraceRow
 
 if TYPE_CHECKING:
@@ -43,17 +45,17 @@ class Verdict:
         self._differing = differing
 
     def flagged(self, first: int, batch: pa.RecordBatch) -> pa.RecordBatch:
-        """The rows of a batch, the first of which has the number `first`, with their flags."""
-        import pyarrow as pa
-
+        """The packed rows of a batch, the first of which has the number `first`, with their flags."""
         differing = _within(self._differing, first, batch.num_rows)
         if not len(differing):
             return batch
-        flags = batch.column("flags").to_pylist()
-        for row in differing.tolist():
-            flags[row] = sorted([*flags[row], "duplicate-differs"])
         index = batch.schema.get_field_index("flags")
-        return batch.set_column(index, batch.schema.field(index), pa.array(flags, type=batch.schema.field(index).type))
+        flags = batch.column(index)
+        lists = [json.loads(text) for text in flags.dictionary.to_pylist()]
+        codes = flags.indices.to_numpy().copy()
+        codes[differing] += len(lists)
+        lists += [sorted([*each, "duplicate-differs"]) for each in lists]
+        return batch.set_column(index, batch.schema.field(index), packed_lists(lists, codes))
 
     def kept(self, first: int, rows: int) -> np.ndarray[Any, Any]:
         """Which of so many rows from the number `first` on are kept, as bool."""
@@ -132,7 +134,7 @@ def _content(names: Sequence[str]) -> str:
 
 
 def _numbered(batches: Iterator[tuple[int, pa.RecordBatch]], only: np.ndarray[Any, Any] | None = None) -> pa.RecordBatchReader:
-    """Batches with the numbers of their rows; with `only` (sorted) the rows of these numbers."""
+    """Batches, unpacked, with the numbers of their rows; with `only` (sorted) the rows of these numbers."""
     import numpy as np
     import pyarrow as pa
 
@@ -144,6 +146,7 @@ def _numbered(batches: Iterator[tuple[int, pa.RecordBatch]], only: np.ndarray[An
                 if not len(chosen):
                     continue
                 batch, rows = taken(batch, chosen), rows[chosen]
+            batch = unpacked(batch)
             yield pa.RecordBatch.from_arrays([*batch.columns, pa.array(rows)], names=[*batch.schema.names, "row"])
 
     made = ahead(numbered())

@@ -1,7 +1,8 @@
 """Rows on their way into a dataset: kept on disk, duplicates told apart, given back day by day and sorted.
 
-Memory is bounded whatever the number of rows: they lie in Arrow files, each row of a batch in the slice of its hour; an hour that
-is small enough is sorted in memory, a larger one by DuckDB, which spills. Which rows are the same is for `duplicates` to say.
+Memory is bounded whatever the number of rows: they lie in Arrow files, packed, each row of a batch in the slice of its hour; an
+hour that is small enough is sorted in memory, a larger one by DuckDB, which spills. Which rows are the same is for `duplicates`
+to say.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from ..layout import disk_errors
 from ..tables import row_schema, rows_to_arrow
 from .dataset import UNKNOWN_DAY, Dataset
 from .duplicates import Verdict, settled, taken
+from .packed import Vocabulary, packed_schema, unpacked, writable
 from .traces import HOUR_MS, TraceRow
 
 if TYPE_CHECKING:
@@ -28,6 +30,8 @@ if TYPE_CHECKING:
 
 SORTED_IN_MEMORY: Final = 96 << 20
 """Bytes of an hour's rows that are sorted without DuckDB."""
+_VOCABULARY: Final = 8 << 20
+"""Bytes of repeated texts in one file; it is read with all of them."""
 _DAY_HOURS: Final = 24
 _UNKNOWN: Final = -_DAY_HOURS
 _ORDER: Final = ("time", "trace_id", "source_file", "source_position")
@@ -45,25 +49,27 @@ class _Slice:
 
 
 class Group:
-    """Rows that are added together, or not at all."""
+    """Rows that are added together, or not at all; they lie in files whose names begin with `path`."""
 
     def __init__(self, path: str) -> None:
-        import pyarrow as pa
-
-        options = pa.ipc.IpcWriteOptions(compression="lz4")
-        with disk_errors("rows cannot be staged"):
-            self._writer = pa.ipc.new_file(path, row_schema(TraceRow), options=options)
+        self._path = path
+        self._writer: Any = None
+        self._vocabulary = Vocabulary()
         self._batches = 0
-        self.slices: list[tuple[int, int, int, int]] = []
-        """(hour, number of the batch, rows, bytes) in the order of the batches."""
+        self.files: list[str] = []
+        self.slices: list[tuple[int, str, int, int, int]] = []
+        """(hour, file, number of the batch in it, rows, bytes) in the order of the batches."""
 
     def add(self, batch: pa.RecordBatch) -> None:
-        """Rows of a batch (the columns of `TraceRow`), each hour's as one slice."""
+        """Rows of a batch (the columns of `TraceRow`, packed or not), each hour's as one slice."""
         import numpy as np
 
         hours = hour_numbers(batch.column("time"))
         if not len(hours):
             return
+        if self._writer is None or self._vocabulary.size > _VOCABULARY:
+            self._begin()
+        batch = self._vocabulary.pack(batch)
         first, last = int(hours.min()), int(hours.max())
         if first == last:
             self._write(first, batch)
@@ -73,15 +79,26 @@ class Group:
         for begin, end in zip([0, *ends], ends, strict=False):
             self._write(int(hours[order[begin]]), taken(batch, order[begin:end]))
 
+    def _begin(self) -> None:
+        import pyarrow as pa
+
+        self.close()
+        self._vocabulary, self._batches = Vocabulary(), 0
+        self.files.append(f"{self._path}-{len(self.files)}.arrow")
+        options = pa.ipc.IpcWriteOptions(compression="lz4", emit_dictionary_deltas=True)
+        with disk_errors("rows cannot be staged"):
+            self._writer = pa.ipc.new_file(self.files[-1], packed_schema(), options=options)
+
     def _write(self, hour: int, batch: pa.RecordBatch) -> None:
         with disk_errors("rows cannot be staged"):
             self._writer.write_batch(batch)
-        self.slices.append((hour, self._batches, batch.num_rows, batch.nbytes))
+        self.slices.append((hour, self.files[-1], self._batches, batch.num_rows, batch.nbytes))
         self._batches += 1
 
     def close(self) -> None:
-        with disk_errors("rows cannot be staged"):
-            self._writer.close()
+        if self._writer is not None:
+            with disk_errors("rows cannot be staged"):
+                self._writer.close()
 
 
 def hour_numbers(times: Any) -> np.ndarray[Any, Any]:
@@ -109,17 +126,17 @@ class Stage:
     @contextlib.contextmanager
     def group(self) -> Iterator[Group]:
         """A group of rows; when the block fails, they were never added."""
-        path = os.path.join(self._work, f"rows-{self._groups}.arrow")
+        group = Group(os.path.join(self._work, f"rows-{self._groups}"))
         self._groups += 1
-        group = Group(path)
         try:
             yield group
         except BaseException:
             group.close()
-            os.unlink(path)
+            for path in group.files:
+                os.unlink(path)
             raise
         group.close()
-        for hour, batch, rows, size in group.slices:
+        for hour, path, batch, rows, size in group.slices:
             self._hours.setdefault(hour, []).append(_Slice(path, batch, self.rows, rows, size))
             self.rows += rows
 
@@ -145,7 +162,7 @@ class Stage:
         return [*map(_day_text, known), *([UNKNOWN_DAY] if _UNKNOWN in self._hours else [])]
 
     def day(self, text: str) -> Iterator[pa.Table]:
-        """The rows of a day that are new, sorted by (time, trace_id, source_file, source_position)."""
+        """The rows of a day that are new (as `written_schema` has them), by (time, trace_id, source_file, source_position)."""
         first = _first_hour(text)
         for hour in range(first, first + _DAY_HOURS):
             if slices := self._hours.get(hour):
@@ -161,13 +178,13 @@ class Stage:
                 yield from self._sorted_by_duckdb(pa.RecordBatchReader.from_batches(row_schema(TraceRow), self._kept(slices)))
             return
         kept: list[np.ndarray[Any, Any]] = []
-        table = _compact(pa.Table.from_batches(self._flagged(slices, kept), row_schema(TraceRow)))
+        table = _compact(pa.Table.from_batches(self._flagged(slices, kept), packed_schema()))
         order = _order(table).to_numpy()
         # Rows are left out here, not before: each column is copied once.
         order = order[np.concatenate(kept)[order]]
         for start in range(0, len(order), BATCH):
             self._cancel.check()
-            yield table.take(pa.array(order[start : start + BATCH]))
+            yield writable(table.take(pa.array(order[start : start + BATCH])))
 
     def _sorted_by_duckdb(self, rows: pa.RecordBatchReader) -> Iterator[pa.Table]:
         import pyarrow as pa
@@ -179,7 +196,7 @@ class Stage:
             order = ", ".join(f"{name} ASC NULLS LAST" for name in _ORDER)
             for batch in connection.sql(f"SELECT * FROM rows ORDER BY {order}").to_arrow_reader(BATCH):
                 self._cancel.check()
-                yield pa.Table.from_batches([batch]).select(schema.names).cast(schema)
+                yield writable(pa.Table.from_batches([batch]).select(schema.names).cast(schema))
 
     def _kept(self, slices: Sequence[_Slice]) -> Iterator[pa.RecordBatch]:
         """The rows of slices that are new, flagged."""
@@ -187,7 +204,7 @@ class Stage:
 
         kept: list[np.ndarray[Any, Any]] = []
         for batch in self._flagged(slices, kept):
-            yield batch.filter(pa.array(kept.pop()))
+            yield unpacked(batch.filter(pa.array(kept.pop())))
 
     def _flagged(self, slices: Sequence[_Slice], kept: list[np.ndarray[Any, Any]]) -> Iterator[pa.RecordBatch]:
         """The rows of slices, flagged; which of them are new is added to `kept`, an array of bool for each batch."""
@@ -197,7 +214,7 @@ class Stage:
             yield self._verdict.flagged(each.first, batch)
 
     def _batches(self, columns: Sequence[str]) -> Iterator[tuple[int, pa.RecordBatch]]:
-        """All rows, some columns of them, with the number of the first row of each batch."""
+        """All rows, some columns of them, packed, with the number of the first row of each batch."""
         names = row_schema(TraceRow).names
         for slices in self._hours.values():
             for each, batch in _read(slices, [names.index(name) for name in columns]):
@@ -229,10 +246,17 @@ def _compact(table: pa.Table) -> pa.Table:
 
 
 def _order(table: pa.Table) -> Any:
+    import numpy as np
+    import pyarrow as pa
     import pyarrow.compute as pc
 
+    keys = table.select(list(_ORDER))
+    files = keys.column("source_file").chunk(0)
+    ranks = np.empty(len(files.dictionary), dtype=np.int32)
+    ranks[pc.sort_indices(files.dictionary).to_numpy()] = np.arange(len(ranks), dtype=np.int32)
+    keys = keys.set_column(_ORDER.index("source_file"), "source_file", pa.array(ranks).take(files.indices))
     # Nulls come last.
-    return pc.sort_indices(table.select(list(_ORDER)), sort_keys=[(name, "ascending") for name in _ORDER])
+    return pc.sort_indices(keys, sort_keys=[(name, "ascending") for name in _ORDER])
 
 
 _EPOCH: Final = datetime.date(1970, 1, 1).toordinal()

@@ -32,6 +32,8 @@ _WHITE: Final = b" \t\r\n"
 _SPACE, _QUOTE, _COMMA, _COLON, _BACKSLASH, _BRACKET, _CLOSE, _BRACE = b' ",:\\[]}'
 # What is looked at before a sign, and behind it.
 _BACK, _AHEAD = 3, 2
+_BLOCK: Final = 256 << 10
+"""Signs that are looked at together: so few that all that is found of them stays in the processor's own memory."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -103,6 +105,8 @@ class _Look:
     """What a file is like, told piece by piece."""
 
     def __init__(self) -> None:
+        import numpy as np
+
         self.good = True
         self.size = 0
         self.keys: int | None = 0
@@ -111,6 +115,10 @@ class _Look:
         self.loose = False
         """Whether white space before or behind a closing bracket may hide what DuckDB would not miss or mind, see `_odd`."""
         self._before = b" " * (_BACK + _AHEAD)
+        # Made once: new memory for each block costs more than what is done with it.
+        self._signs = np.empty(len(self._before) + _BLOCK, dtype=np.uint8)
+        self._found = np.empty(_BLOCK, dtype=bool)
+        self._folded = np.empty(_BLOCK, dtype=np.uint8)
         self._head = b""
         self._last = b""
         self._line_seen = False
@@ -127,18 +135,24 @@ class _Look:
         if not self._line_seen:
             self._head += piece
             self._line_seen = self._head.lstrip(codecs.BOM_UTF8 + _WHITE)[:1] != b"{" or b"\n" in piece
-        self._count(self._before + piece)
-        self._before = (self._before + piece[-(_BACK + _AHEAD) :])[-(_BACK + _AHEAD) :]
-        self._last = piece.rstrip(_WHITE)[-1:] or self._last
+        view = memoryview(piece)
+        for begin in range(0, len(piece), _BLOCK):
+            self._count(view[begin : begin + _BLOCK])
+        self._last = (piece if piece[-1:] in _WHITE else piece[-1:]).rstrip(_WHITE)[-1:] or self._last
         return self.good
 
-    def _count(self, data: bytes) -> None:
-        """Count the keys, but for the first signs, which were counted before, and the last ones, which come again."""
+    def _count(self, block: memoryview | bytes) -> None:
+        """Count the keys before the last signs, which come again."""
         import numpy as np
 
-        signs = np.frombuffer(data, dtype=np.uint8)
+        carried = len(self._before)
+        signs = self._signs[: carried + len(block)]
+        signs[:carried] = np.frombuffer(self._before, dtype=np.uint8)
+        signs[carried:] = np.frombuffer(block, dtype=np.uint8)
+        self._before = signs[-carried:].tobytes()
         within = signs[_BACK:-_AHEAD]
-        colons = np.flatnonzero(within == _COLON) + _BACK
+        found, folded = self._found[: len(within)], self._folded[: len(within)]
+        colons = np.flatnonzero(np.equal(within, _COLON, out=found)) + _BACK
         before = signs[colons - 1]
         quoted = colons[before == _QUOTE]
         escaped = signs[quoted - 2] == _BACKSLASH
@@ -146,10 +160,12 @@ class _Look:
             self.keys = self.strings = None
         elif self.keys is not None:
             self._values(signs, quoted[~escaped])
-        closing = signs[np.flatnonzero((within | 0x20) == _BRACE) + _BACK - 1]
-        self.good &= not (closing == _COMMA).any()
-        self.loose |= bool((closing <= _SPACE).any())
-        following = signs[np.flatnonzero(within == _CLOSE) + _BACK + 1]
+        # Closing brackets of both kinds: they differ in one bit.
+        closing = np.flatnonzero(np.equal(np.bitwise_or(within, 0x20, out=folded), _BRACE, out=found)) + _BACK
+        before = signs[closing - 1]
+        self.good &= not (before == _COMMA).any()
+        self.loose |= bool((before <= _SPACE).any())
+        following = signs[closing[signs[closing] == _CLOSE] + 1]
         self.loose |= bool(((following <= _SPACE) | (following == _BRACE - 2) | (following == ord("n"))).any())
 
     def _values(self, signs: np.ndarray[Any, Any], keys: np.ndarray[Any, Any]) -> None:
@@ -168,7 +184,7 @@ class _Look:
 
     def format(self) -> str | None:
         """The form, as DuckDB calls it, once all pieces were looked at; None for others, and for text cut in a character."""
-        self._count(self._before + b"~" * _AHEAD)
+        self._count(b"~" * _AHEAD)
         try:
             self._decoder.decode(b"", final=True)
         except UnicodeDecodeError:
