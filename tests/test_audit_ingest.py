@@ -189,6 +189,17 @@ def test_what_is_noted_of_a_file(tmp_path: Path) -> None:
     }
 
 
+def test_a_name_that_is_no_text(tmp_path: Path) -> None:
+    """Taken, noted in a readable form, and known the next time, in bulk and record by record."""
+    for number, data in enumerate((obs(traces(2)), b"[" + json.dumps(trace(7)).encode())):
+        name = os.path.join(os.fsencode(tmp_path / "in"), b"%d-\xff\xfe.json" % number)
+        os.makedirs(os.path.dirname(name), exist_ok=True)
+        Path(os.fsdecode(name)).write_bytes(data)
+    assert counts(into(tmp_path / "dataset", tmp_path / "in")) == (3, 3, 0, 1)
+    assert sorted(inputs_of(tmp_path / "dataset")) == ["0-\\xff\\xfe.json", "1-\\xff\\xfe.json"]
+    assert into(tmp_path / "dataset", tmp_path / "in").files_known == 2
+
+
 def test_what_is_noted_of_a_digest_file(tmp_path: Path) -> None:
     """What it says, whatever else stands in it."""
     sample = (SAMPLES / "digest_file_2017.json").read_bytes()

@@ -145,7 +145,9 @@ def test_a_compliance_report_of_strange_events(tmp_path: Path) -> None:
     drawn = "".join(pictures(page))
     assert "checked: 6 events" in page and "One bar stands for 7 days." in page and loads(page) == []
     assert "no known rating" in drawn and "1970" not in drawn and "9999-" not in drawn
-    assert "\u202e" not in page + drawn and "\\u202eevil" in page and "\\u202eevil" in drawn and "张三丰李四王五赵六钱七…" in drawn
+    assert (
+        "\u202e" not in page + drawn and "\\u202eevil" in page and "\\u202eevil" in drawn and "张三丰李四王五赵六钱七…" in drawn
+    )
 
 
 def test_a_compliance_report_of_nothing(tmp_path: Path) -> None:

@@ -103,8 +103,13 @@ def _identity(path: str) -> tuple[str, int, int]:
     try:
         state = os.stat(path)
     except OSError:
-        return path, -1, -1
-    return path, state.st_size, state.st_mtime_ns
+        return _noted(path), -1, -1
+    return _noted(path), state.st_size, state.st_mtime_ns
+
+
+def _noted(path: str) -> str:
+    """A path as text: a name may hold bytes that are none."""
+    return os.fsencode(path).decode("utf-8", "backslashreplace")
 
 
 def known_inputs(dataset: Dataset) -> set[tuple[str, int, int]]:
@@ -156,7 +161,7 @@ class _Run:
             self.rejects.reject(file.source.name, reject)
         self.inputs.take(
             InputRow(
-                path=file.path,
+                path=_noted(file.path),
                 bytes=file.bytes,
                 modified_ns=file.modified_ns,
                 sha256=file.sha256,
@@ -174,7 +179,7 @@ class _Run:
                 records, rejects, digest = self._read(file, source_of(name))
                 sha256, md5 = file.hashes()
                 taken = InputRow(
-                    path=path,
+                    path=_noted(path),
                     bytes=file.size,
                     modified_ns=file.modified_ns,
                     sha256=sha256,
