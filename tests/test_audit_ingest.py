@@ -513,7 +513,7 @@ def check_killed_at(
     def fresh(name: str) -> Path:
         return Path(shutil.copytree(start, tmp_path / name)) if start else tmp_path / name
 
-    before = signature(start) if start else None
+    before = signature(start) if start else ([], [], [])
     whole = fresh("whole")
     code, boundaries, _ = killing(whole, paths, NOW)
     expected = signature(whole)

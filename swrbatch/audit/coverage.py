@@ -81,14 +81,8 @@ def _ledger(dataset: Dataset, runs: Sequence[Run], lacking: str) -> Iterator[Ret
 
 def read_inputs(dataset: Dataset) -> list[InputRow]:
     """The files that a dataset was made of. Old versions noted less of them."""
-    import pyarrow.parquet as pq
-
-    rows: list[InputRow] = []
-    wanted = {field.name for field in fields(InputRow)}
-    for path in dataset.side_files("inputs"):
-        table = pq.read_table(path, use_threads=False)
-        rows += [InputRow(**row) for row in table.select([n for n in table.column_names if n in wanted]).to_pylist()]
-    return rows
+    wanted = [field.name for field in fields(InputRow)]
+    return [InputRow(**row) for table in dataset.side_tables("inputs", wanted) for row in table.to_pylist()]
 
 
 def _chains(digests: Sequence[Digest]) -> list[tuple[str, list[Digest]]]:

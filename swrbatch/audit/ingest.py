@@ -114,11 +114,8 @@ def _noted(path: str) -> str:
 
 def known_inputs(dataset: Dataset) -> set[tuple[str, int, int]]:
     """The files that were taken: path, size in bytes, time of change in ns."""
-    import pyarrow.parquet as pq
-
     known: set[tuple[str, int, int]] = set()
-    for path in dataset.side_files("inputs"):
-        table = pq.read_table(path, columns=["path", "bytes", "modified_ns"], use_threads=False)
+    for table in dataset.side_tables("inputs", ("path", "bytes", "modified_ns")):
         known.update(zip(*(table.column(i).to_pylist() for i in range(3)), strict=True))
     return known
 

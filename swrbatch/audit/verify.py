@@ -69,7 +69,7 @@ def verify_path(
     """
     if not os.path.isdir(path):
         raise StoreError(f"{path} is no folder: name a dataset, the destination of an export, or a folder with digest files")
-    if os.path.exists(os.path.join(path, "_swrbatch", "manifest.json")):
+    if os.path.isdir(os.path.join(path, "_swrbatch")):
         dataset = Dataset(path)
         findings, rows = verify_dataset(dataset)
         looked_at = f"{counted(len(dataset.manifest.parts), 'part')}, {counted(rows, 'row')}"
