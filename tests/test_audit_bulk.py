@@ -380,6 +380,18 @@ def test_envelopes_inside_of_an_array_are_seen(tmp_path: Path) -> None:
     assert both(tmp_path / "b", {"a": array([trace(1, traces=[1])])}) == []
 
 
+def test_digest_files_do_not_come_to_duckdb(tmp_path: Path) -> None:
+    """Whatever they are called: a few of them would have all files of their chunk read one by one."""
+    sample = (SAMPLES / "digest_file_2017.json").read_bytes()
+    line = json.dumps(json.loads(sample)).encode()
+    for number, data in enumerate((sample, line, line + b"\n", gzip.compress(line))):
+        (tmp_path / str(number)).write_bytes(data)
+        assert prepare(number, str(tmp_path / str(number)), "a.json.gz", str(tmp_path), Cancel()) is None
+    # A trace that speaks of one is a trace.
+    told = {"request": line.decode(), "response": line.decode()}
+    assert both(tmp_path / "told", {"a": json.dumps(trace(1, **told)).encode() + b"\n"}) == ["a"]
+
+
 def test_unknown_keys_are_learned_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     asked = []
     real = bulk_module._query

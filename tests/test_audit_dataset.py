@@ -25,6 +25,7 @@ from swrbatch.audit.stage import Stage
 from swrbatch.audit.traces import Source, TraceRow, read_trace
 from swrbatch.digest import Cancel
 from swrbatch.tables import row_columns, row_schema, rows_to_arrow
+from test_audit_export import cli
 from traces import DAY, NOON, NOW, obs, rows_of, trace, traces, write
 
 
@@ -238,13 +239,38 @@ def test_parts_that_no_manifest_names_count_for_nothing_and_go(tmp_path: Path) -
 
 
 def test_a_first_run_that_was_killed_is_taken_up(tmp_path: Path) -> None:
+    dataset = Dataset(tmp_path / "dataset", create=True)
+    with dataset.changing():
+        # An empty manifest is there before the first part.
+        dataset_file = Path(dataset.target("dt=2024-06-19", "000001.parquet"))
+        dataset_file.write_bytes(b"half a part")
+    assert rows_of(Dataset(dataset.path)) == []
+    again = made(tmp_path, traces(3))
+    assert len(rows_of(again)) == 3
+
+
+def test_a_dataset_that_has_lost_its_manifest_is_not_swept(tmp_path: Path) -> None:
+    """The parts are all that is left of it, and the next run must not take them for those of a killed one."""
     dataset = made(tmp_path, traces(3))
     (Path(dataset.path) / "_swrbatch" / "manifest.json").unlink()
-    with pytest.raises(StoreError, match="is no dataset"):
-        Dataset(dataset.path)
-    again = Dataset(dataset.path, create=True)
-    assert ingest([str(tmp_path / "in")], again, now=NOW).kept == 3
-    assert len(rows_of(again)) == 3
+    parts = sorted(Path(dataset.path).glob("dt=*/*"))
+    for create in (False, True):
+        with pytest.raises(StoreError, match="is missing; restore it"):
+            Dataset(dataset.path, create=create)
+    assert sorted(Path(dataset.path).glob("dt=*/*")) == parts != []
+    assert cli("audit", "verify", dataset.path)[0] == 3
+
+
+def test_damaged_inputs_are_told(tmp_path: Path) -> None:
+    dataset = made(tmp_path, traces(3))
+    (side,) = map(Path, dataset.side_files("inputs"))
+    data = bytearray(side.read_bytes())
+    data[100] ^= 0xFF
+    for content in (b"", bytes(data), bytes(data[: len(data) // 2])):
+        side.write_bytes(content)
+        for command in (("ingest", tmp_path / "in", "--to", dataset.path), ("report", dataset.path, "--to", tmp_path / "report")):
+            code, _, err = cli("audit", *command)
+            assert code == 3 and "inputs/000001.parquet cannot be read" in err and "restore it from a backup" in err
 
 
 def test_one_run_at_a_time(tmp_path: Path) -> None:

@@ -184,7 +184,46 @@ def test_what_is_noted_of_a_file(tmp_path: Path) -> None:
         "kind": "traces",
         "records": 3,
         "rejects": 1,
+        "md5": hashlib.md5(data).hexdigest(),
+        "digest": None,
     }
+
+
+def test_a_name_that_is_no_text(tmp_path: Path) -> None:
+    """Taken, noted in a readable form, and known the next time, in bulk and record by record."""
+    for number, data in enumerate((obs(traces(2)), b"[" + json.dumps(trace(7)).encode())):
+        name = os.path.join(os.fsencode(tmp_path / "in"), b"%d-\xff\xfe.json" % number)
+        os.makedirs(os.path.dirname(name), exist_ok=True)
+        Path(os.fsdecode(name)).write_bytes(data)
+    assert counts(into(tmp_path / "dataset", tmp_path / "in")) == (3, 3, 0, 1)
+    assert sorted(inputs_of(tmp_path / "dataset")) == ["0-\\xff\\xfe.json", "1-\\xff\\xfe.json"]
+    assert into(tmp_path / "dataset", tmp_path / "in").files_known == 2
+
+
+def test_what_is_noted_of_a_digest_file(tmp_path: Path) -> None:
+    """What it says, whatever else stands in it."""
+    sample = (SAMPLES / "digest_file_2017.json").read_bytes()
+    value = json.loads(sample)
+    long = {**value, "log_files": [*value["log_files"], 5], "other": "x", "project_id": "\ud800", "digest_end": [[1]]}
+    write(tmp_path / "in" / "a.json", sample)
+    write(tmp_path / "in" / "b.json", json.dumps(long).encode() + b"\n")
+    into(tmp_path / "dataset", tmp_path / "in")
+    found = inputs_of(tmp_path / "dataset")
+    assert [(row["kind"], row["records"], row["rejects"]) for row in found.values()] == [("digest", 0, 0)] * 2
+    a, b = (json.loads(found[name]["digest"]) for name in ("a.json", "b.json"))
+    assert a == {name: text for name, text in value.items() if text is not None}
+    assert b["log_files"] == [*value["log_files"], None] and {*b} == {*a} - {"digest_end"}
+
+
+def test_digest_files_that_are_many_and_long(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """They are not held in memory."""
+    monkeypatch.setattr(ingest_module, "_BATCH_CHARACTERS", 4000)
+    value = json.loads((SAMPLES / "digest_file_2017.json").read_bytes())
+    for number in range(20):
+        write(tmp_path / "in" / f"{number:02}.json", json.dumps({**value, "project_id": f"{number}" * 900}).encode())
+    assert into(tmp_path / "dataset", tmp_path / "in").digest_files == 20
+    found = inputs_of(tmp_path / "dataset")
+    assert [json.loads(found[f"{n:02}.json"]["digest"])["project_id"] for n in range(20)] == [f"{n}" * 900 for n in range(20)]
 
 
 # --- damage ------------------------------------------------------------------------------------------------------------
@@ -245,7 +284,7 @@ def test_a_file_that_fails_halfway_is_tried_again(tmp_path: Path, monkeypatch: p
 
 
 def test_more_rejects_than_are_held(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(ingest_module, "_REJECTS_HELD", 10)
+    monkeypatch.setattr(ingest_module, "_ROWS_HELD", 10)
     write(tmp_path / "in" / "a.json", b"[" + b",".join(b"%d" % n for n in range(47)) + b"]")
     assert counts(into(tmp_path / "dataset", tmp_path / "in")) == (0, 0, 0, 47)
     assert [(row["position"], row["raw"]) for row in rejects_of(Dataset(tmp_path / "dataset"))] == [
@@ -474,7 +513,7 @@ def check_killed_at(
     def fresh(name: str) -> Path:
         return Path(shutil.copytree(start, tmp_path / name)) if start else tmp_path / name
 
-    before = signature(start) if start else None
+    before = signature(start) if start else ([], [], [])
     whole = fresh("whole")
     code, boundaries, _ = killing(whole, paths, NOW)
     expected = signature(whole)
@@ -570,5 +609,5 @@ def test_too_many_and_too_long_records(tmp_path: Path, monkeypatch: pytest.Monke
 
 
 def test_the_tables_of_inputs() -> None:
-    assert list(InputRow.__slots__) == ["path", "bytes", "modified_ns", "sha256", "kind", "records", "rejects"]
+    assert list(InputRow.__slots__) == ["path", "bytes", "modified_ns", "sha256", "kind", "records", "rejects", "md5", "digest"]
     assert len(catalog_traces()) == 32

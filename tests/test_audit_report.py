@@ -320,15 +320,40 @@ def test_a_changed_digest_file_breaks_the_chain(world: World, tmp_path: Path) ->
     assert found(built)["chain-broken"] == 1 and built.reaches("error")
 
 
-def test_files_that_are_gone_prove_nothing(world: World, tmp_path: Path) -> None:
+def test_files_that_are_gone_prove_as_much_as_before(world: World, tmp_path: Path) -> None:
+    """The dataset keeps what digest files say, and the hashes of the files that it took."""
     bucket = tmp_path / "bucket"
     shutil.copytree(world.folder, bucket)
     dataset = dataclasses.replace(world, folder=bucket).dataset(tmp_path / "d")
-    for file in bucket.rglob("*_CloudTrace_*"):
-        file.unlink()
-    reasons = {(row.state, row.reason) for row in report.build([dataset], now=NOW_MS).rows("retention")}
-    assert ("unknown", "file-unread") in reasons
+    before = report.build([dataset], now=NOW_MS).rows("retention")
     shutil.rmtree(bucket)
+    assert report.build([dataset], now=NOW_MS).rows("retention") == before
+    assert {row.state for row in before} == {"complete", "gap", "unknown"}
+
+
+def test_files_that_were_decompressed_prove_nothing(world: World, tmp_path: Path) -> None:
+    """Their hashes are not those of the bucket: that is no gap, and no broken chain either."""
+    import gzip
+
+    bucket = tmp_path / "bucket"
+    shutil.copytree(world.folder, bucket)
+    for file in bucket.rglob("*.gz"):
+        file.with_suffix("").write_bytes(gzip.decompress(file.read_bytes()))
+        file.unlink()
+    dataset = dataclasses.replace(world, folder=bucket).dataset(tmp_path / "d")
+    reasons = {(row.state, row.reason) for row in report.build([dataset], now=NOW_MS).rows("retention")}
+    assert ("unknown", "file-unread") in reasons and "digest-changed" not in {reason for _, reason in reasons}
+    # The one file that a digest names and that never came is missing in any form.
+    assert [state for state, reason in reasons if reason == "file-missing"] == ["gap"]
+
+
+def test_digest_files_whose_content_is_not_known(world: World, tmp_path: Path) -> None:
+    """As in a dataset that an old version made."""
+    import pyarrow.parquet as pq
+
+    dataset = world.dataset(tmp_path / "d")
+    for path in dataset.side_files("inputs"):
+        pq.write_table(pq.read_table(path).drop_columns(["md5", "digest"]), path)
     (row,) = report.build([dataset], now=NOW_MS).rows("retention")
     assert (row.state, row.reason, len(row.missing)) == ("unknown", "digest-unread", 47)
 

@@ -713,6 +713,82 @@ def test_a_hash_that_nobody_knows(bucket: Bucket, keys: Keys) -> None:
     assert kinds(look(bucket, keys)) == ["hash-unknown", "head-unsigned"]
 
 
+# --- the same, from what a dataset noted -------------------------------------------------------------------------------
+
+
+def taken(bucket: Bucket, path: Path, *options: str | Path) -> tuple[int, list[tuple[str, str]], str]:
+    """The bucket ingested, and the dataset verified when the bucket is gone: exit code, (kind, file's name), looked at."""
+    code, _, err = cli("audit", "ingest", bucket.root, "--to", path)
+    assert (code, err) == (0, "")
+    shutil.rmtree(bucket.root)
+    code, out, _ = cli("audit", "verify", path, *options, "--format", "json")
+    verdict = json.loads(out)
+    return code, [(each["kind"], each["name"].rpartition("/")[2]) for each in verdict["findings"]], verdict["looked_at"]
+
+
+def test_a_dataset_keeps_the_proof(bucket: Bucket, keys: Keys, tmp_path: Path) -> None:
+    head, signature = Path(bucket.head["object"]).name, bucket.head["signature"]
+    code, found, looked_at = taken(bucket, tmp_path / "d", "--public-key", keys.public)
+    assert (code, found) == (0, [("head-unsigned", head)])
+    assert looked_at == "1 part, 5 rows, 5 digest files, 5 trace files"
+    out = cli("audit", "verify", tmp_path / "d", "--public-key", keys.public, "--signature", signature)
+    assert out == (0, "1 part, 5 rows, 5 digest files, 5 trace files: sound\n", "")
+
+
+def test_a_dataset_of_trace_files_missing_changed_and_added(bucket: Bucket, keys: Keys, tmp_path: Path) -> None:
+    missing, changed = bucket.traces[0][0], bucket.traces[1][1]
+    missing.unlink()
+    changed.write_bytes(gzip.compress(b"[]"))
+    added = bucket.traces[3][0].with_name("log_CloudTrace_eu-de_2017-03-28T03-40-00Z_00000000000000ff.json.gz")
+    shutil.copy(bucket.traces[3][0], added)
+    code, found, _ = taken(bucket, tmp_path / "d", "--public-key", keys.public)
+    assert code == 1
+    assert found[:3] == [("file-changed", changed.name), ("file-missing", missing.name), ("file-unlisted", added.name)]
+    assert [kind for kind, _ in found[3:]] == ["head-unsigned"]
+
+
+def test_a_dataset_of_a_forged_chain(bucket: Bucket, keys: Keys, tmp_path: Path) -> None:
+    forged = Bucket(bucket.root, rsa.generate_private_key(public_exponent=65537, key_size=2048))
+    for files in (1, 2, 0, 1, 1):
+        forged.hour(files)
+    code, found, _ = taken(forged, tmp_path / "d", "--public-key", keys.public)
+    assert (code, [kind for kind, _ in found]) == (1, ["signature-wrong"] * 4 + ["head-unsigned"])
+
+
+def test_a_dataset_of_one_folder_without_a_digest_file(bucket: Bucket, keys: Keys, tmp_path: Path) -> None:
+    """Everything downloaded into one folder; one digest file did not come."""
+    flat = Bucket(tmp_path / "flat", keys.key)
+    flat.root.mkdir()
+    for path in [*bucket.digests[:2], *bucket.digests[3:], *itertools.chain(*bucket.traces)]:
+        shutil.copy(path, flat.root)
+    code, found, _ = taken(flat, tmp_path / "d")
+    assert (code, [kind for kind, _ in found]) == (1, ["gap", "head-unsigned"])
+    assert found[0][1] == bucket.digests[2].name
+
+
+@pytest.mark.parametrize("packed", [True, False])
+def test_files_that_were_decompressed(packed: bool, bucket: Bucket, keys: Keys, tmp_path: Path) -> None:
+    """Their hashes are not those of the bucket: nothing is wrong, and nothing is proved."""
+    for path in [*bucket.digests, *itertools.chain(*bucket.traces)]:
+        path.with_suffix("").write_bytes(gzip.decompress(path.read_bytes()))
+        path.unlink()
+    if packed:
+        code, found, _ = taken(bucket, tmp_path / "d", "--public-key", keys.public)
+        assert (code, {kind for kind, _ in found}) == (0, {"file-unpacked", "head-unsigned"})
+    else:
+        assert {*kinds(look(bucket, keys))} == {"file-unpacked", "head-unsigned"}
+
+
+def test_inputs_that_are_damaged(bucket: Bucket, tmp_path: Path) -> None:
+    cli("audit", "ingest", bucket.root, "--to", tmp_path / "d")
+    side = tmp_path / "d/_swrbatch/inputs/000001.parquet"
+    data = bytearray(side.read_bytes())
+    data[200] ^= 1
+    side.write_bytes(data)
+    assert dataset_findings(tmp_path / "d") == [("file-damaged", "_swrbatch/inputs/000001.parquet")]
+    assert cli("audit", "verify", tmp_path / "d")[0] == 1
+
+
 def test_the_official_sample_of_a_digest_file(tmp_path: Path) -> None:
     """Read alone: it follows one that is not here, and its trace file is not here."""
     sample = ROOT / "fixtures/cts/samples/digest_file_2017.json"

@@ -18,10 +18,13 @@ from typer.testing import CliRunner
 import audit_world
 from conftest import ROOT
 from swrbatch import StoreError, UsageError, import_archives
+from swrbatch.audit.dataset import Dataset
+from swrbatch.audit.ingest import ingest
 from swrbatch.audit.notebook import find_notebook, parameters_of, run_notebook
 from swrbatch.audit.offline import loads
 from swrbatch.cli import app
 from swrbatch.cts import catalog
+from traces import NOON, NOW, array, trace, write
 
 for module in ("papermill", "nbconvert", "ipykernel", "nbformat"):
     pytest.importorskip(module, reason="the extra `report` is not installed")
@@ -117,6 +120,41 @@ def test_compliance_report(dataset: Path, tmp_path: Path, lang: str) -> None:
     assert all(entry.trace_name in drawn for entry in catalog().values()), "all 32, those with few events too"
     assert ("按级别的时间线" in page, "周一" in drawn, "创建命名空间权限" in drawn) == ((lang == "zh"),) * 3
     assert "王芳" in drawn and "<script>alert" not in page
+
+
+def test_a_compliance_report_of_strange_events(tmp_path: Path) -> None:
+    """More than a year, times that cannot be, a rating that nobody knows, names that are long or turn the line around."""
+    day = 86_400_000
+    times = [NOON, NOON - 400 * day, NOON - 3 * day, 0, 253_402_300_799_999, "never"]
+    users = ["\u202eevil", "x" * 300, "张三丰李四王五赵六钱七孙八"]
+    made = [
+        trace(
+            n,
+            time=moment,
+            trace_rating="odd" if n == 2 else "normal",
+            user={"name": users[n % 3]},
+            resource_name="o/" + "r" * 200,
+        )
+        for n, moment in enumerate(times)
+    ]
+    write(tmp_path / "in" / "a.json", array(made))
+    ingest([str(tmp_path / "in")], Dataset(tmp_path / "d", create=True), now=NOW)
+    page = Path(
+        run_notebook("compliance_report", str(tmp_path / "r"), {"sources": [str(tmp_path / "d")], "now": NOW})
+    ).read_text()
+    drawn = "".join(pictures(page))
+    assert "checked: 6 events" in page and "One bar stands for 7 days." in page and loads(page) == []
+    assert "no known rating" in drawn and "1970" not in drawn and "9999-" not in drawn
+    assert (
+        "\u202e" not in page + drawn and "\\u202eevil" in page and "\\u202eevil" in drawn and "张三丰李四王五赵六钱七…" in drawn
+    )
+
+
+def test_a_compliance_report_of_nothing(tmp_path: Path) -> None:
+    write(tmp_path / "in" / "a.json", b"[]")
+    ingest([str(tmp_path / "in")], Dataset(tmp_path / "d", create=True), now=NOW)
+    page = Path(run_notebook("compliance_report", str(tmp_path / "r"), {"sources": [str(tmp_path / "d")]})).read_text()
+    assert len(pictures(page)) == 1 and page.count("Nothing happened in this period.") == 2 and page.count("None.") == 3
 
 
 @pytest.mark.parametrize("lang", ["en", "zh"])

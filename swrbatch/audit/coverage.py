@@ -5,26 +5,22 @@ still has its events. Two things prove: a digest file, which names every trace f
 numbers of a store's ledger. A digest proves nothing when it is not there, when it cannot be read, or when the next one says
 that it was another (`digest-changed`). Signatures are not judged here: `audit verify` does that.
 
-Ingest notes of a digest file that it was taken, not what stands in it: so digest files, and the trace files that they name, are
-read again where they lay. What is not there any more cannot be compared, and that is said too.
+Compared are the files as they were when they were taken: ingest notes their hashes, and what digest files say. So nothing is
+read again, and what was deleted since proves as much as before.
 """
 
 from __future__ import annotations
 
-import datetime
-import hashlib
 import itertools
 import os
 import re
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
-from typing import Any, Final
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, fields, replace
+from typing import Final
 
-from ..digest import Cancel
 from ..results import Millis
-from .chains import same_place
+from .chains import ALGORITHMS, Digest, Taken
 from .dataset import Dataset
-from .files import DigestFile, read_file
 from .ingest import InputRow
 from .rows import RetentionRow
 from .traces import DAY_MS, MAX_MS
@@ -32,23 +28,6 @@ from .traces import DAY_MS, MAX_MS
 KEPT_MS: Final = 7 * DAY_MS
 """How long CTS itself keeps events (guide 7.2)."""
 _DATE: Final = re.compile(r"\d{1,4}", re.ASCII)
-_SECOND: Final = 1000
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class HourlyDigest:
-    """A digest file as read: its hour, its chain, the trace files that it vouches for, and the digest before it.
-
-    `files` and `previous` are (key in the bucket, hash algorithm, hash in hex).
-    """
-
-    chain: str
-    object: str
-    begin: int
-    end: int
-    file: InputRow
-    files: tuple[tuple[str, str, str], ...]
-    previous: tuple[str, str, str]
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,12 +54,11 @@ def retention(dataset: Dataset, period: Period, told: Period, ledger: Sequence[R
     # Beside trace files, an event of the ledger that came in one of those too is not there as the ledger's: that proves no gap.
     found = list(_ledger(dataset, ledger, "unknown" if inputs else "gap"))
     if inputs or not ledger:
-        files = _Files(inputs)
-        digests = sorted(set(_digests(inputs, files)), key=lambda d: (d.chain, d.begin, d.end, d.object))
-        chains = [(chain, list(each)) for chain, each in itertools.groupby(digests, key=lambda d: d.chain)]
-        for chain, each in chains:
-            found += _chain(dataset, chain, each, files, _bounds(period, told, each))
-        unread = tuple(sorted(files.unread_digests))
+        taken = Taken(inputs)
+        chains = _chains(taken.digests)
+        for chain, digests in chains:
+            found += _chain(dataset, chain, digests, taken, _bounds(period, told, digests))
+        unread = tuple(sorted({os.path.basename(each.name) for each in taken.unreadable}))
         if not chains:
             begin, end = _first(period.begin, told.begin), _first(period.end, told.end)
             reason = "digest-unread" if unread else "no-digest"
@@ -102,112 +80,34 @@ def _ledger(dataset: Dataset, runs: Sequence[Run], lacking: str) -> Iterator[Ret
 
 
 def read_inputs(dataset: Dataset) -> list[InputRow]:
-    """The files that a dataset was made of."""
-    import pyarrow.parquet as pq
-
-    rows: list[InputRow] = []
-    for path in dataset.side_files("inputs"):
-        rows += [InputRow(**row) for row in pq.read_table(path, columns=list(InputRow.__slots__), use_threads=False).to_pylist()]
-    return rows
+    """The files that a dataset was made of. Old versions noted less of them."""
+    wanted = [field.name for field in fields(InputRow)]
+    return [InputRow(**row) for table in dataset.side_tables("inputs", wanted) for row in table.to_pylist()]
 
 
-class _Files:
-    """The input files where they lay, by name; read once at most."""
-
-    def __init__(self, inputs: Sequence[InputRow]) -> None:
-        self.by_name: dict[str, list[InputRow]] = {}
-        self.unread_digests: set[str] = set()
-        self._hashes: dict[tuple[str, str], str | None] = {}
-        for each in inputs:
-            self.by_name.setdefault(os.path.basename(each.path), []).append(each)
-
-    def hash(self, file: InputRow, algorithm: str) -> str | None:
-        """Its hash in hex; None when it is not the file any more that was taken, or when it cannot be read."""
-        key = (file.path, algorithm)
-        if key not in self._hashes:
-            self._hashes[key] = _hash(file, algorithm)
-        return self._hashes[key]
-
-    def compare(self, name: str, algorithm: str, expected: str) -> str:
-        """ "" when a trace file is here as its digest says, else the reason: file-missing, file-changed or file-unread."""
-        candidates = self.by_name.get(os.path.basename(name), [])
-        same = [each for each in candidates if same_place(each.path, name)] or candidates
-        if not same:
-            # Downloaded and decompressed: it is here, but its hash is that of another form.
-            plain = os.path.basename(name).removesuffix(".gz")
-            return "file-unread" if plain in self.by_name else "file-missing"
-        hashes = {self.hash(each, algorithm) for each in same}
-        if expected in hashes:
-            return ""
-        return "file-unread" if None in hashes else "file-changed"
+def _chains(digests: Sequence[Digest]) -> list[tuple[str, list[Digest]]]:
+    """The digests that speak of SWR, or of no service in particular, chain by chain, each of them once."""
+    once = {(each.object, each.hashes["sha256"]): each for each in digests}.values()
+    named = sorted(((_chain_of(each.bucket, each.object), each) for each in once), key=_in_order)
+    ours = [(chain, each) for chain, each in named if chain.rpartition("/")[2] in ("", "SWR")]
+    return [(chain, [each for _, each in group]) for chain, group in itertools.groupby(ours, key=lambda pair: pair[0])]
 
 
-def _hash(file: InputRow, algorithm: str) -> str | None:
-    if algorithm not in ("md5", "sha256"):
-        return None
-    wanted, taken = hashlib.new(algorithm, usedforsecurity=False), hashlib.sha256()
-    try:
-        with open(file.path, "rb") as f:
-            while data := f.read(1 << 20):
-                wanted.update(data)
-                taken.update(data)
-    except OSError:
-        return None
-    return wanted.hexdigest() if taken.hexdigest() == file.sha256 else None
+def _in_order(named: tuple[str, Digest]) -> tuple[str, int, int, str]:
+    chain, digest = named
+    return chain, digest.begin, digest.end, digest.object
 
 
-def _digests(inputs: Iterable[InputRow], files: _Files) -> Iterator[HourlyDigest]:
-    """The digests that speak of SWR, or of no service in particular."""
-    for each in inputs:
-        if each.kind != "digest":
-            continue
-        parsed = _read(each) if files.hash(each, "sha256") is not None else None
-        if parsed is None:
-            files.unread_digests.add(os.path.basename(each.path))
-        elif parsed.chain.rpartition("/")[2] in ("", "SWR"):
-            yield parsed
-
-
-def _read(file: InputRow) -> HourlyDigest | None:
-    try:
-        value = next((item.value for item in read_file(file.path, Cancel()) if isinstance(item, DigestFile)), None)
-    except OSError:
-        return None
-    if value is None:
-        return None
-    begin, end = _moment(value.get("digest_start_time")), _moment(value.get("digest_end_time"))
-    name = _text(value, "digest_object")
-    if begin is None or end is None or not name:
-        return None
-    listed = [each for each in value["log_files"] if isinstance(each, dict)]
-    return HourlyDigest(
-        chain=_chain_of(_text(value, "digest_bucket"), name),
-        object=name,
-        begin=begin,
-        end=end,
-        file=file,
-        files=tuple(_hashed(each, "object", "log") for each in listed),
-        previous=_hashed(value, "previous_digest_object", "previous_digest"),
-    )
-
-
-def _text(value: dict[str, Any], name: str) -> str:
-    found = value.get(name)
-    return found if isinstance(found, str) else ""
-
-
-def _hashed(value: dict[str, Any], name: str, prefix: str) -> tuple[str, str, str]:
-    algorithm = (_text(value, f"{prefix}_hash_algorithm") or "MD5").lower().replace("-", "")
-    return _text(value, name), algorithm, _text(value, f"{prefix}_hash_value").lower()
-
-
-def _moment(value: object) -> int | None:
-    """`2017-03-28T01-09-17Z` in ms UTC."""
-    try:
-        moment = datetime.datetime.strptime(str(value), "%Y-%m-%dT%H-%M-%SZ").replace(tzinfo=datetime.UTC)
-    except ValueError:
-        return None
-    return int(moment.timestamp()) * 1000
+def _compare(taken: Taken, name: str, algorithm: str, expected: str) -> str:
+    """ "" when a trace file came as its digest says, else the reason: file-missing, file-changed or file-unread."""
+    places = taken.find(name)
+    if not places:
+        # Decompressed before it was taken: it is here, but its hash is that of another form.
+        return "file-unread" if taken.find(name.removesuffix(".gz")) else "file-missing"
+    hashes = {taken.hash(place, algorithm) for place in places}
+    if expected in hashes:
+        return ""
+    return "file-unread" if None in hashes else "file-changed"
 
 
 def _chain_of(bucket: str, name: str) -> str:
@@ -227,18 +127,16 @@ def _first(*values: int | None) -> int | None:
     return next((value for value in values if value is not None), None)
 
 
-def _bounds(period: Period, told: Period, digests: Sequence[HourlyDigest]) -> Period:
+def _bounds(period: Period, told: Period, digests: Sequence[Digest]) -> Period:
     """The period, else from the first to the last that events or digests tell of."""
-    begins = [v for v in (told.begin, digests[0].begin) if v is not None]
-    ends = [v for v in (told.end, max(d.end for d in digests)) if v is not None]
+    begins = [v for v in (told.begin, digests[0].begin * 1000) if v is not None]
+    ends = [v for v in (told.end, max(d.end for d in digests) * 1000) if v is not None]
     return Period(_first(period.begin, min(begins)), _first(period.end, max(ends)))
 
 
-def _chain(
-    dataset: Dataset, chain: str, digests: Sequence[HourlyDigest], files: _Files, bounds: Period
-) -> Iterator[RetentionRow]:
+def _chain(dataset: Dataset, chain: str, digests: Sequence[Digest], taken: Taken, bounds: Period) -> Iterator[RetentionRow]:
     """One chain's stretches; neighbours that say the same are one."""
-    stretches = list(_stretches(dataset, chain, digests, files, bounds))
+    stretches = list(_stretches(dataset, chain, digests, taken, bounds))
     merged: list[RetentionRow] = []
     for row in stretches:
         last = merged[-1] if merged else None
@@ -252,45 +150,44 @@ def _chain(
     yield from merged
 
 
-def _stretches(
-    dataset: Dataset, chain: str, digests: Sequence[HourlyDigest], files: _Files, bounds: Period
-) -> Iterator[RetentionRow]:
-    changed = _changed(digests, files)
+def _stretches(dataset: Dataset, chain: str, digests: Sequence[Digest], taken: Taken, bounds: Period) -> Iterator[RetentionRow]:
+    changed = _changed(digests)
     reached = bounds.begin
     for digest in digests:
-        if reached is not None and digest.begin - reached > _SECOND:
-            yield _row(dataset, chain, reached, digest.begin, "unknown", "digest-missing", missing=_named(digest, digests))
+        begin, end = digest.begin * 1000, digest.end * 1000
+        if reached is not None and begin > reached + 1000:
+            yield _row(dataset, chain, reached, begin, "unknown", "digest-missing", missing=_named(digest, digests))
         state, reason, missing = "complete", "digest", tuple[str, ...]()
         if digest.object in changed:
             state, reason, missing = "unknown", "digest-changed", (digest.object,)
         else:
-            wrong = {name: why for name, how, value in digest.files if (why := files.compare(name, how, value))}
+            wrong = {name: why for name, how, value in digest.files if (why := _compare(taken, name, how, value))}
             if wrong:
                 reason = min(wrong.values(), key=("file-missing", "file-changed", "file-unread").index)
                 state = "unknown" if reason == "file-unread" else "gap"
                 missing = tuple(sorted(wrong))
-        yield _row(dataset, chain, digest.begin, digest.end, state, reason, missing=missing, digests=1, files=len(digest.files))
-        reached = max(reached or 0, digest.end)
-    if reached is not None and bounds.end is not None and bounds.end - reached > _SECOND:
+        yield _row(dataset, chain, begin, end, state, reason, missing=missing, digests=1, files=len(digest.files))
+        reached = max(reached or 0, end)
+    if reached is not None and bounds.end is not None and bounds.end > reached + 1000:
         yield _row(dataset, chain, reached, bounds.end, "unknown", "digest-missing")
 
 
-def _named(digest: HourlyDigest, digests: Sequence[HourlyDigest]) -> tuple[str, ...]:
+def _named(digest: Digest, digests: Sequence[Digest]) -> tuple[str, ...]:
     """The digest file that is known to be missing, for the next one names it."""
     known = {each.object for each in digests}
-    name = digest.previous[0]
-    return (name,) if name and name not in known else ()
+    return (digest.previous,) if digest.previous and digest.previous not in known else ()
 
 
-def _changed(digests: Sequence[HourlyDigest], files: _Files) -> set[str]:
+def _changed(digests: Sequence[Digest]) -> set[str]:
     """Digest files that are not those that the next ones hashed."""
-    said = {each.previous[0]: each.previous[1:] for each in digests if each.previous[2]}
-    hashed = (
-        (each.object, files.hash(each.file, algorithm), value)
-        for each in digests
-        for algorithm, value in [said.get(each.object, ("", ""))]
-    )
-    return {name for name, actual, value in hashed if value and actual is not None and actual != value}
+    said = {each.previous: each for each in digests if each.previous_hash}
+    changed = set()
+    for each in digests:
+        following = said.get(each.object)
+        algorithm = None if following is None or each.unpacked else ALGORITHMS.get(following.previous_algorithm.upper())
+        if following is not None and algorithm is not None and each.hashes[algorithm] != following.previous_hash:
+            changed.add(each.object)
+    return changed
 
 
 def _row(

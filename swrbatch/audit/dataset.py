@@ -21,7 +21,7 @@ import itertools
 import json
 import os
 import shutil
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
@@ -76,9 +76,12 @@ class Dataset:
         self._own = os.path.join(self.path, _OWN)
         self._file = os.path.join(self._own, "manifest.json")
         if not os.path.exists(self._file):
+            if self._has_parts():
+                # Parts that no manifest names are removed: that must not happen to all of them.
+                raise StoreError(f"the manifest {self._file} is missing; restore it from a backup, or choose another folder")
             if not create:
                 raise StoreError(f"{self.path} is no dataset: make one with swrbatch audit ingest or audit export")
-            # A first run that was killed leaves parts, but no manifest.
+            # A first run that was killed early leaves only its own folder.
             if os.path.isdir(self.path) and os.listdir(self.path) and not os.path.isdir(self._own):
                 raise StoreError(f"{self.path} is not empty and is no dataset: choose an empty or a new folder")
         with disk_errors(f"the dataset {self.path} cannot be made"):
@@ -86,6 +89,10 @@ class Dataset:
         self.manifest = self._load(catalog)
         if catalog is not None and catalog != self.manifest.catalog:
             raise UsageError(f"the dataset {self.path} is checked against {self.manifest.catalog}; it cannot become {catalog}")
+
+    def _has_parts(self) -> bool:
+        """Whether there are days here, and the folder of a dataset."""
+        return os.path.isdir(self._own) and any(name.startswith("dt=") for name in os.listdir(self.path))
 
     def _load(self, catalog: str | None) -> Manifest:
         try:
@@ -121,6 +128,9 @@ class Dataset:
                 shutil.rmtree(work, ignore_errors=True)
                 self._sweep()
                 os.makedirs(work)
+            if not os.path.exists(self._file):
+                # Before the first part: parts without a manifest are those of a dataset that has lost it.
+                self.commit(self.manifest)
             try:
                 yield work
             finally:
@@ -148,6 +158,20 @@ class Dataset:
     def side_files(self, kind: str) -> list[str]:
         """The files of `inputs` or `rejects`, as paths."""
         return [os.path.join(self.path, name) for name in getattr(self.manifest, kind)]
+
+    def side_tables(self, kind: str, columns: Sequence[str] | None = None) -> Iterator[pa.Table]:
+        """What these files hold (`columns`: only those, where they are there). StoreError when one cannot be read."""
+        import pyarrow as pa
+        import pyarrow.parquet as pq
+
+        for path in self.side_files(kind):
+            try:
+                there = pq.read_schema(path).names
+                chosen = None if columns is None else [name for name in columns if name in there]
+                yield pq.read_table(path, columns=chosen, use_threads=False, page_checksum_verification=True)
+            except (OSError, pa.ArrowException) as e:
+                reason = str(e).splitlines()[0]
+                raise StoreError(f"the dataset's file {path} cannot be read: {reason}; restore it from a backup") from e
 
     def target(self, *names: str) -> str:
         """A path below the dataset whose folder exists."""

@@ -35,6 +35,12 @@ RAW_KEPT: Final = 4096
 """Characters of an unreadable record that are kept."""
 
 SUFFIXES: Final = (".json", ".json.gz", ".jsonl", ".jsonl.gz", ".ndjson", ".ndjson.gz")
+_DIGEST_FIELDS: Final = (
+    *("project_id", "digest_start_time", "digest_end_time", "digest_bucket", "digest_object", "digest_signature_algorithm"),
+    *("digest_end", "previous_digest_bucket", "previous_digest_object", "previous_digest_hash_value"),
+    *("previous_digest_hash_algorithm", "previous_digest_signature", "previous_digest_end"),
+    *("bucket", "object", "log_hash_value", "log_hash_algorithm"),
+)
 _READ: Final = 256 << 10
 _SPACE: Final = re.compile(r"[\s,]*")
 _SURROGATE: Final = re.compile("[\ud800-\udfff]")
@@ -62,6 +68,16 @@ class DigestFile:
     """A CTS digest file: it vouches for trace files and holds none."""
 
     value: dict[str, Any]
+
+    @property
+    def text(self) -> str:
+        """What it says, as JSON in ASCII: its own fields only, so that whatever else stands in it is not kept."""
+        listed = [_scalars(each) if isinstance(each, dict) else None for each in self.value["log_files"]]
+        return json.dumps({**_scalars(self.value), "log_files": listed})
+
+
+def _scalars(value: dict[str, Any]) -> dict[str, Any]:
+    return {name: value[name] for name in _DIGEST_FIELDS if isinstance(value.get(name), str | bool)}
 
 
 # --- which files -------------------------------------------------------------------------------------------------------
@@ -146,6 +162,7 @@ class InputFile:
         self._cancel = cancel
         self._file = open(path, "rb", buffering=0)  # noqa: SIM115 - closed by __exit__
         self._sha256 = hashlib.sha256()
+        self._md5 = hashlib.md5(usedforsecurity=False)
         state = os.fstat(self._file.fileno())
         if not stat.S_ISREG(state.st_mode):
             self._file.close()
@@ -164,6 +181,7 @@ class InputFile:
         while data := self._file.read(_READ):
             self._cancel.check()
             self._sha256.update(data)
+            self._md5.update(data)
             yield data
 
     def pieces(self) -> Iterator[bytes]:
@@ -182,11 +200,11 @@ class InputFile:
         """The records, in order; bad content is a `Reject`, never an exception."""
         return _Records(self.pieces()).read()
 
-    def sha256(self) -> str:
-        """The digest of the whole file: what nobody has read yet is read now."""
+    def hashes(self) -> tuple[str, str]:
+        """SHA-256 and MD5 (which CTS's digest files name) of the whole file: what nobody has read yet is read now."""
         for _ in self.chunks():
             pass
-        return self._sha256.hexdigest()
+        return self._sha256.hexdigest(), self._md5.hexdigest()
 
 
 def read_file(path: str, cancel: Cancel) -> Iterator[Record | Reject | DigestFile]:

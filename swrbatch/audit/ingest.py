@@ -36,7 +36,7 @@ from .traces import Source, TraceRow, read_trace
 from .unpack import Prepared, prepare
 
 _BATCH_CHARACTERS: Final = 16 << 20
-_REJECTS_HELD: Final = 4096
+_ROWS_HELD: Final = 4096
 _REJECTS_TOLD: Final = 10
 _READY: Final = 8
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # of <malloc.h>
@@ -44,7 +44,7 @@ _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # of <malloc.h>
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class InputRow:
-    """A trace file that was taken."""
+    """A trace file that was taken, or a digest file: with what it says, for it proves what is missing when it is gone itself."""
 
     path: Annotated[str, "the file"]
     bytes: Annotated[int, "its size"]
@@ -53,6 +53,8 @@ class InputRow:
     kind: Annotated[str, "traces or digest"]
     records: Annotated[int, "traces read"]
     rejects: Annotated[int, "records that could not be read"]
+    md5: Annotated[str | None, "its MD5, by which CTS's digest files name it"] = None
+    digest: Annotated[str | None, "what a digest file says, as JSON; null for trace files"] = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -118,17 +120,19 @@ def _identity(path: str) -> tuple[str, int, int]:
     try:
         state = os.stat(path)
     except OSError:
-        return path, -1, -1
-    return path, state.st_size, state.st_mtime_ns
+        return _noted(path), -1, -1
+    return _noted(path), state.st_size, state.st_mtime_ns
+
+
+def _noted(path: str) -> str:
+    """A path as text: a name may hold bytes that are none."""
+    return os.fsencode(path).decode("utf-8", "backslashreplace")
 
 
 def known_inputs(dataset: Dataset) -> set[tuple[str, int, int]]:
     """The files that were taken: path, size in bytes, time of change in ns."""
-    import pyarrow.parquet as pq
-
     known: set[tuple[str, int, int]] = set()
-    for path in dataset.side_files("inputs"):
-        table = pq.read_table(path, columns=["path", "bytes", "modified_ns"], use_threads=False)
+    for table in dataset.side_tables("inputs", ("path", "bytes", "modified_ns")):
         known.update(zip(*(table.column(i).to_pylist() for i in range(3)), strict=True))
     return known
 
@@ -142,7 +146,7 @@ class _Run:
         self.cancel = cancel
         self.generation = dataset.manifest.generation + 1
         self._work = work
-        self.inputs: list[InputRow] = []
+        self.inputs = _Inputs(os.path.join(work, "inputs.arrow"))
         self.stage = Stage(work, cancel)
         self.rejects = _Rejects(os.path.join(work, "rejects.arrow"))
         self.records = 0
@@ -168,16 +172,17 @@ class _Run:
     def _took(self, file: Prepared, taken: Taken) -> None:
         self.records += taken.records
         for reject in taken.rejects:
-            self.rejects.add(file.source.name, reject)
-        self.inputs.append(
+            self.rejects.reject(file.source.name, reject)
+        self.inputs.take(
             InputRow(
-                path=file.path,
+                path=_noted(file.path),
                 bytes=file.bytes,
                 modified_ns=file.modified_ns,
                 sha256=file.sha256,
                 kind="traces",
                 records=taken.records,
                 rejects=len(taken.rejects),
+                md5=file.md5,
             )
         )
 
@@ -185,33 +190,37 @@ class _Run:
         """Read one file, record by record."""
         try:
             with InputFile(path, self.cancel) as file:
-                records, rejects, kind = self._read(file, source_of(name))
+                records, rejects, digest = self._read(file, source_of(name))
+                sha256, md5 = file.hashes()
                 taken = InputRow(
-                    path=path,
+                    path=_noted(path),
                     bytes=file.size,
                     modified_ns=file.modified_ns,
-                    sha256=file.sha256(),
-                    kind=kind,
+                    sha256=sha256,
+                    kind="traces" if digest is None else "digest",
                     records=records,
                     rejects=rejects,
+                    md5=md5,
+                    digest=digest,
                 )
         except OSError as e:
-            self.rejects.add(name, Reject(0, f"the file cannot be read: {e.strerror or e}", ""))
+            self.rejects.reject(name, Reject(0, f"the file cannot be read: {e.strerror or e}", ""))
             return
-        self.inputs.append(taken)
+        self.inputs.take(taken)
 
-    def _read(self, file: InputFile, source: Source) -> tuple[int, int, str]:
-        records, rejects, kind = 0, 0, "traces"
+    def _read(self, file: InputFile, source: Source) -> tuple[int, int, str | None]:
+        """Traces read, records rejected, and what the file says where it is a digest file."""
+        records, rejects, digest = 0, 0, None
         for item in file.records():
             if isinstance(item, Record):
                 self._row(read_trace(item.value, source, item.position, self.now, self.dataset.manifest.catalog))
                 records += 1
             elif isinstance(item, DigestFile):
-                kind = "digest"
+                digest = item.text
             else:
-                self.rejects.add(source.name, item)
+                self.rejects.reject(source.name, item)
                 rejects += 1
-        return records, rejects, kind
+        return records, rejects, digest
 
     def _row(self, row: TraceRow) -> None:
         self.records += 1
@@ -229,11 +238,10 @@ class _Run:
         self._flush()
         flags: dict[str, int] = {}
         parts: list[Part] = []
-        if self.inputs or self.rejects.count:
-            digest = hashlib.sha256("".join(sorted(i.sha256 for i in self.inputs)).encode()).hexdigest()
-            parts = write_parts(self.dataset, self.stage, digest, flags)
+        if self.inputs.count or self.rejects.count:
+            parts = write_parts(self.dataset, self.stage, self.inputs.sha256, flags)
             manifest = self.dataset.manifest
-            inputs = self._side("inputs", [rows_to_arrow(InputRow, self.inputs)])
+            inputs = self._side("inputs", self.inputs.tables())
             rejects = self._side("rejects", self.rejects.tables())
             self.dataset.commit(
                 replace(
@@ -246,9 +254,9 @@ class _Run:
             )
         kept = sum(part.rows for part in parts)
         return IngestResult(
-            files=len(self.inputs),
+            files=self.inputs.count,
             files_known=0,
-            digest_files=sum(i.kind == "digest" for i in self.inputs),
+            digest_files=self.inputs.digest_files,
             records=self.records,
             kept=kept,
             duplicates=self.records - kept,
@@ -257,7 +265,7 @@ class _Run:
             flags=dict(sorted(flags.items())),
         )
 
-    def _side(self, kind: str, tables: Iterator[Any] | list[Any]) -> list[str]:
+    def _side(self, kind: str, tables: Iterator[Any]) -> list[str]:
         """Write a side file; nothing where there is no row."""
         import pyarrow.parquet as pq
 
@@ -269,7 +277,7 @@ class _Run:
         with (
             disk_errors("the dataset cannot be written"),
             replacing(path) as temporary,
-            pq.ParquetWriter(temporary, first.schema, compression="zstd") as writer,
+            pq.ParquetWriter(temporary, first.schema, compression="zstd", write_page_checksum=True) as writer,
         ):
             writer.write_table(first)
             for table in filled:
@@ -318,38 +326,33 @@ def _ahead(found: Sequence[tuple[str, str]], work: str, cancel: Cancel) -> Gener
                 future.cancel()
 
 
-class _Rejects:
-    """Rejected records, on disk when they are many."""
+class _Spool:
+    """Rows of a side table, on disk when they are many or long."""
 
-    def __init__(self, path: str) -> None:
+    def __init__(self, kind: type, path: str) -> None:
+        self._kind = kind
         self._path = path
-        self._held: list[RejectRow] = []
+        self._held: list[Any] = []
+        self._characters = 0
         self._writer: Any = None
-        self._first: list[tuple[str, int, str]] = []
         self.count = 0
 
-    def add(self, file: str, item: Reject) -> None:
-        self._held.append(RejectRow(file=file, position=item.position, reason=item.reason, raw=item.raw))
-        # Files come in another order when some have to be read record by record.
-        insort(self._first, (file, item.position, item.reason))
-        del self._first[_REJECTS_TOLD:]
+    def add(self, row: Any, characters: int) -> None:
+        """Add a row; `characters`: about how many it holds."""
+        self._held.append(row)
+        self._characters += characters
         self.count += 1
-        if len(self._held) >= _REJECTS_HELD:
+        if len(self._held) >= _ROWS_HELD or self._characters > _BATCH_CHARACTERS:
             self._spill()
-
-    @property
-    def first(self) -> tuple[str, ...]:
-        """The first few by file and position, as people read them."""
-        return tuple(f"{printable(file)} {position}: {reason}" for file, position, reason in self._first)
 
     def _spill(self) -> None:
         import pyarrow as pa
 
-        with disk_errors("rejected records cannot be staged"):
+        with disk_errors("what was read of files cannot be staged"):
             if self._writer is None:
-                self._writer = pa.ipc.new_stream(self._path, row_schema(RejectRow))
-            self._writer.write_table(rows_to_arrow(RejectRow, self._held))
-        self._held = []
+                self._writer = pa.ipc.new_stream(self._path, row_schema(self._kind))
+            self._writer.write_table(rows_to_arrow(self._kind, self._held))
+        self._held, self._characters = [], 0
 
     def tables(self) -> Iterator[Any]:
         """All of them, a table after the other; nothing can be added any more."""
@@ -360,7 +363,45 @@ class _Rejects:
             with pa.OSFile(self._path, "rb") as f:
                 for batch in pa.ipc.open_stream(f):
                     yield pa.Table.from_batches([batch])
-        yield rows_to_arrow(RejectRow, self._held)
+        yield rows_to_arrow(self._kind, self._held)
+
+
+class _Rejects(_Spool):
+    """Rejected records."""
+
+    def __init__(self, path: str) -> None:
+        super().__init__(RejectRow, path)
+        self._first: list[tuple[str, int, str]] = []
+
+    def reject(self, file: str, item: Reject) -> None:
+        self.add(RejectRow(file=file, position=item.position, reason=item.reason, raw=item.raw), len(item.raw))
+        # Files come in another order when some have to be read record by record.
+        insort(self._first, (file, item.position, item.reason))
+        del self._first[_REJECTS_TOLD:]
+
+    @property
+    def first(self) -> tuple[str, ...]:
+        """The first few by file and position, as people read them."""
+        return tuple(f"{printable(file)} {position}: {reason}" for file, position, reason in self._first)
+
+
+class _Inputs(_Spool):
+    """The files that were taken; what digest files say may be long."""
+
+    def __init__(self, path: str) -> None:
+        super().__init__(InputRow, path)
+        self.digest_files = 0
+        self._sha256: list[str] = []
+
+    def take(self, row: InputRow) -> None:
+        self.add(row, len(row.digest or ""))
+        self.digest_files += row.kind == "digest"
+        self._sha256.append(row.sha256)
+
+    @property
+    def sha256(self) -> str:
+        """A digest of all of them, whatever their order."""
+        return hashlib.sha256("".join(sorted(self._sha256)).encode()).hexdigest()
 
 
 def stage_and_commit(dataset: Dataset, work: str, rows: Iterator[TraceRow], finish: Callable[[Manifest], Manifest]) -> list[Part]:

@@ -36,12 +36,20 @@ h1 { font-size: 26px; } h2 { font-size: 19px; margin: 34px 0 8px; padding-bottom
 table { border-collapse: collapse; font-size: 12.5px; margin: 6px 0; border: 0; }
 th, td { border: 0; border-bottom: 1px solid #e5e8ec; padding: 4px 18px 4px 0; text-align: left; }
 th { color: #667085; white-space: nowrap; }
-td { vertical-align: top; overflow-wrap: break-word; }
+td { vertical-align: top; overflow-wrap: anywhere; }
 img, svg { max-width: 100%; height: auto; }
+/* What cannot be read when it is narrow keeps its width, and is moved with a finger. */
+.output_html, .output_svg, .output_png { overflow-x: auto; }
+@media screen and (max-width: 760px) {
+  body { padding: 16px; }
+  .output_html table { min-width: 720px; }
+  .output_svg img, .output_svg svg, .output_png img { min-width: 820px; }
+}
 pre { white-space: pre-wrap; overflow-wrap: anywhere; font-size: 12px; color: #667085; }
 @media print {
   @page { size: A4; margin: 12mm; }
   body { max-width: none; padding: 0; font-size: 10px; }
+  .output_html, .output_svg, .output_png { overflow-x: visible; }
   h2 { break-after: avoid; } tr, .output_svg, .output_png { break-inside: avoid; } table { font-size: 9px; }
 }
 """
@@ -116,6 +124,8 @@ def _execute(path: Path, parameters: Mapping[str, Any]) -> Any:
                 kernel_name="python3",
                 progress_bar=False,
                 execution_timeout=SECONDS,
+                # A kernel that is asked to end may say that it was interrupted: nobody needs to know.
+                extra_arguments=["--IPKernelApp.log_level=50"],
                 # Sockets in a folder of this run rather than ports that everybody on the machine can connect to. Without a
                 # name of their own they lie in the current folder, and two runs there speak with each other's kernels.
                 config=traitlets.Config({"KernelManager": {"transport": "ipc", "ip": os.path.join(sockets, "kernel")}}),

@@ -33,8 +33,13 @@ _NOT_SHOWN: Final = frozenset({"report", "findings", "days", "hours", "activity"
 """Tables that are shown otherwise, or are there for programs."""
 _FIXED: Final = frozenset({"outcome", "rating", "state", "kind", "finding", "action", "before_source"})
 """Columns whose values have words in both languages."""
-_KINDS: Final = {"code": ("raw", "source_file", "file", "missing"), "word": ("trace_name", "source_ip")}
-"""Columns with a style of their own: those in a fixed width, and those that are never broken."""
+_KINDS: Final = {
+    "code": ("raw", "source_file", "file", "missing"),
+    "word": ("trace_name",),
+    "address": ("source_ip",),
+    "prose": ("message",),
+}
+"""Columns with a style of their own: those in a fixed width, those that are never broken, and those that need some room."""
 _LEFT_OUT: Final[Mapping[str, tuple[str, ...]]] = {
     "catalog": ("other", "operation", "operation_en", "resource_type"),
     "failures": ("resource_type", "account", "trace_id"),

@@ -120,7 +120,8 @@ def catalog_days(entries: Sequence[CatalogRow], rows: Sequence[DayRow], lang: La
         axes = figure.add_axes((0.285, 0.42 / height, 0.7, (height - 0.75) / height))
         _cells(axes, cells)
         axes.set_yticks([y + 0.5 for y in range(len(entries))], [entry.trace_name for entry in entries], fontsize=8)
-        _time_ticks(axes, [begin + step * n for n in range(width)], "%m-%d", middle=0.5)
+        form, most = ("%m-%d", 10) if step == DAY_MS else ("%Y-%m-%d", 7)
+        _time_ticks(axes, [begin + step * n for n in range(width)], form, middle=0.5, most=most)
         _most(figure, cells, lang)
         return _svg(figure, "catalog")
 
@@ -195,11 +196,13 @@ def _plain(axes: Axes) -> None:
     for side in ("top", "right", "left"):
         axes.spines[side].set_visible(False)
     axes.tick_params(length=0)
+    # The first time may reach below the lowest number of the other axis.
+    axes.tick_params(axis="x", pad=6)
 
 
-def _time_ticks(axes: Axes, slots: Sequence[int], form: str, middle: float = 0.0) -> None:
-    """About ten times along the axis, at slots."""
-    every = max(1, -(-len(slots) // 10))
+def _time_ticks(axes: Axes, slots: Sequence[int], form: str, middle: float = 0.0, most: int = 10) -> None:
+    """At most so many times along the axis, at slots."""
+    every = -(-len(slots) // most)
     chosen = range(0, len(slots), every)
     texts = [datetime.datetime.fromtimestamp(slots[n] / 1000, tz=datetime.UTC).strftime(form) for n in chosen]
     axes.set_xticks([n + middle for n in chosen], texts)

@@ -207,11 +207,9 @@ class _Build:
             )
 
     def _inputs(self, connection: duckdb.DuckDBPyConnection) -> Iterator[InputsRow]:
-        import pyarrow.parquet as pq
-
         for number, dataset in enumerate(self.datasets):
-            taken = [pq.read_table(path, use_threads=False).to_pylist() for path in dataset.side_files("inputs")]
-            files = [row for rows in taken for row in rows]
+            taken = dataset.side_tables("inputs", ("kind", "bytes", "records", "rejects"))
+            files = [row for table in taken for row in table.to_pylist()]
             rows = sum(part.rows for part in dataset.manifest.parts)
             exported, elsewhere = _one(connection, questions.origin(number))
             records = sum(row["records"] for row in files)

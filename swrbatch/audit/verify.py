@@ -21,7 +21,8 @@ from ..ledger.schema import checkpoints, events
 from ..sizes import counted
 from ..store import Store
 from ..tables import row_columns, row_schema, rows_to_arrow
-from .chains import Finding, verify_digests
+from .chains import Finding, verify_digests, verify_taken
+from .coverage import read_inputs
 from .dataset import UNKNOWN_DAY, Dataset
 from .folders import file_sha256, read_manifest
 from .ledger import ChainedTrace, checkpoint_of, ledger_traces
@@ -68,14 +69,18 @@ def verify_path(
     """
     if not os.path.isdir(path):
         raise StoreError(f"{path} is no folder: name a dataset, the destination of an export, or a folder with digest files")
-    if os.path.exists(os.path.join(path, "_swrbatch", "manifest.json")):
+    if os.path.isdir(os.path.join(path, "_swrbatch")):
         dataset = Dataset(path)
         findings, rows = verify_dataset(dataset)
+        looked_at = f"{counted(len(dataset.manifest.parts), 'part')}, {counted(rows, 'row')}"
         if store is not None and not findings:
             findings = list(_against_chain(dataset, store))
-        return Verdict(
-            findings=tuple(findings), looked_at=f"{counted(len(dataset.manifest.parts), 'part')}, {counted(rows, 'row')}"
-        )
+        # Without all of its inputs a dataset says nothing of what is missing.
+        whole = not any(each.kind.startswith("file-") for each in findings)
+        if whole and (taken := verify_taken(read_inputs(dataset), verifier, signatures)):
+            findings += taken.findings
+            looked_at += f", {counted(taken.digests, 'digest file')}, {counted(taken.files, 'trace file')}"
+        return Verdict(findings=tuple(findings), looked_at=looked_at)
     findings, looked_at = [], ""
     manifest = read_manifest(path)
     if manifest is not None:
@@ -144,7 +149,7 @@ def verify_dataset(dataset: Dataset) -> tuple[list[Finding], int]:
     """What is wrong with a dataset, and how many rows it has: its parts against its manifest, its ids, its side files.
 
     Kinds: part-missing, part-damaged (a page does not fit its checksum), part-rows, part-schema, part-day, part-changed (its
-    SHA-256 is another, though it can be read), id-twice, file-missing (inputs, rejects).
+    SHA-256 is another, though it can be read), id-twice, file-missing and file-damaged (inputs, rejects).
     """
     findings: list[Finding] = []
     rows = 0
@@ -157,11 +162,22 @@ def verify_dataset(dataset: Dataset) -> tuple[list[Finding], int]:
         rows += part.rows
     for kind in ("inputs", "rejects"):
         for path in dataset.side_files(kind):
-            if not os.path.exists(path):
-                findings.append(Finding("file-missing", os.path.relpath(path, dataset.path), f"the manifest names it ({kind})"))
+            findings += _verify_side(path, os.path.relpath(path, dataset.path), kind)
     if not findings:
         findings += _twice(dataset)
     return findings, rows
+
+
+def _verify_side(path: str, name: str, kind: str) -> Iterator[Finding]:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    try:
+        pq.read_table(path, use_threads=False, page_checksum_verification=True)
+    except FileNotFoundError:
+        yield Finding("file-missing", name, f"the manifest names it ({kind})")
+    except (OSError, pa.ArrowException) as e:
+        yield Finding("file-damaged", name, str(e).splitlines()[0])
 
 
 def _verify_part(path: str, name: str, rows: int, day: str) -> Iterator[Finding]:
