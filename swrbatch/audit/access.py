@@ -86,7 +86,7 @@ def notable(within: str) -> str:
             {_kind()} AS kind, CASE WHEN kind IS NOT NULL THEN request END AS request, response,
             coalesce(trace_rating IN ('warning', 'incident') AND {within}, false) AS failed
         FROM told WHERE failed OR trace_name = 'deleteImageRepository'
-            OR (trace_name IN ({names_sql()}) AND (trace_name NOT LIKE '%ImageRepository' OR {_visible()}))
+            OR (kind IS NOT NULL AND (kind <> 'visibility' OR {_visible()}))
     """
 
 

@@ -31,6 +31,10 @@ _SAME: Final = (
 """What makes two rows of a trace_id the same trace: what the report reads of it."""
 
 
+# As a range: only that is compared with the least and the greatest name in a row group.
+_OF_LEDGER: Final = "source_file >= 'ledger:' AND source_file < 'ledger;'"
+
+
 def quoted(text: str) -> str:
     """A text as an SQL literal."""
     return "'" + text.replace("'", "''") + "'"
@@ -57,22 +61,22 @@ def views(datasets: int, catalog_name: str, scope: Scope) -> Iterator[str]:
         where.append(f"{quoted(scope.account)} IN (user_account_name, user_account_id)")
     if scope.organization is not None:
         where.append(_of_organization(quoted(scope.organization)))
-    known = catalog(catalog_name)
-    spelt = [f"WHEN '{other}' THEN '{name}'" for name, other in ALIASES.items() if name in known and other not in known]
-    event = f"CASE trace_name {' '.join(spelt)} ELSE trace_name END" if spelt else "trace_name"
     yield f"""CREATE TEMP VIEW told AS
-        SELECT *, {event} AS event,
-            coalesce(user_account_name, user_account_id) AS account, coalesce(user_name, user_id) AS person
+        SELECT *, coalesce(user_account_name, user_account_id) AS account, coalesce(user_name, user_id) AS person
         FROM everything WHERE {" AND ".join(where)}"""
     yield f"CREATE TEMP VIEW scoped AS SELECT * FROM told WHERE {period(scope.begin, None)}"
     yield f"CREATE TEMP VIEW all_services AS SELECT * FROM everything WHERE {period(scope.begin, scope.end)}"
+    known = catalog(catalog_name)
     listed = ", ".join(f"({quoted(name)}, {quoted(entry.resource_type)})" for name, entry in known.items())
     yield f"CREATE TEMP TABLE entries AS SELECT * FROM (VALUES {listed}) AS t(trace_name, resource_type)"
     yield notable(period(scope.begin, None))
     yield IDS
     yield ACCESS
     yield FAILURE_ANSWERS
-    yield from _AGGREGATES
+    spelt = [f"WHEN '{other}' THEN '{name}'" for name, other in ALIASES.items() if name in known and other not in known]
+    event = f"CASE trace_name {' '.join(spelt)} ELSE trace_name END" if spelt else "trace_name"
+    for statement in _AGGREGATES:
+        yield statement.replace("$event", event)
 
 
 def _new(number: int) -> str:
@@ -91,19 +95,22 @@ def _of_organization(name: str) -> str:
     return f"(split_part(resource_name, '/', 1) = {name} OR (NOT contains(coalesce(resource_name, ''), '/') AND {said} = {name}))"
 
 
-# Aggregates that many tables are made of: each reads the datasets once.
+# Aggregates that many tables are made of: each reads the datasets once. `event` is a trace_name as the catalog spells it. Hours
+# are numbered since 1970, in DuckDB's own unit: µs.
 _AGGREGATES: Final = (
-    f"""CREATE TEMP TABLE by_hour AS
-        SELECT event, trace_name, resource_type, trace_rating, epoch_ms(time) // {HOUR_MS} AS hour, count(*) AS n,
+    f"""CREATE TEMP TABLE by_hour AS SELECT *, $event AS event FROM (
+        SELECT trace_name, resource_type, trace_rating, epoch_us(time) // {HOUR_MS * 1000} AS hour, count(*) AS n,
             min(time) AS first, max(time) AS last
+        FROM scoped GROUP BY ALL)""",
+    """CREATE TEMP TABLE by_user AS SELECT *, $event AS event FROM (
+        SELECT account, person, trace_name, trace_rating, count(*) AS n, min(time) AS first, max(time) AS last
+        FROM scoped GROUP BY ALL)""",
+    # Of a user and an address.
+    """CREATE TEMP TABLE by_source AS
+        SELECT source_ip, account, person, trace_rating, count(*) AS n, min(time) AS first, max(time) AS last
         FROM scoped GROUP BY ALL""",
-    """CREATE TEMP TABLE by_user AS
-        SELECT account, person, trace_name, event, trace_rating, count(*) AS n, min(time) AS first, max(time) AS last
-        FROM scoped GROUP BY ALL""",
-    """CREATE TEMP TABLE by_address AS
-        SELECT source_ip, trace_rating, count(*) AS n, min(time) AS first, max(time) AS last FROM scoped GROUP BY ALL""",
-    # A hash stands for the user: it is only counted, and 64 bits keep any number of users apart.
-    "CREATE TEMP TABLE pairs AS SELECT DISTINCT source_ip, hash(account, person) AS who FROM scoped",
+    # What is odd about traces: few have any flag.
+    "CREATE TEMP TABLE flagged AS SELECT flags, time, uploaded FROM scoped WHERE flags <> []",
 )
 _RATINGS: Final = """sum(n)::BIGINT AS events, coalesce(sum(n) FILTER (trace_rating = 'normal'), 0)::BIGINT AS normal,
         coalesce(sum(n) FILTER (trace_rating = 'warning'), 0)::BIGINT AS warning,
@@ -117,7 +124,7 @@ CATALOG: Final = f"""
     FROM by_user WHERE event IN (SELECT trace_name FROM entries) GROUP BY event
 """
 FLAGS: Final = """
-    SELECT flag, count(*) FROM (SELECT unnest(flags) AS flag FROM scoped WHERE len(flags) > 0) GROUP BY flag
+    SELECT flag, count(*) FROM (SELECT unnest(flags) AS flag FROM flagged) GROUP BY flag
 """
 UNREAD_TIMES: Final = "SELECT count(*) FROM everything WHERE time IS NULL AND coalesce(service_type, 'SWR') = 'SWR'"
 ABOUT: Final = """
@@ -180,24 +187,25 @@ _FAILURE_CODES: Final = f"""
     GROUP BY trace_name, outcome, code, reason ORDER BY events DESC, trace_name, outcome, code, reason
 """
 _USERS_TABLE: Final = f"""
-    WITH counted AS (SELECT who, count(DISTINCT source_ip) AS addresses FROM pairs WHERE source_ip IS NOT NULL GROUP BY who)
-    SELECT account, person AS user, {_RATINGS},
+    WITH counted AS (
+        SELECT account, person, count(DISTINCT source_ip) AS addresses FROM by_source GROUP BY account, person
+    )
+    SELECT by_user.account, by_user.person AS user, {_RATINGS},
         coalesce(sum(n) FILTER (starts_with(trace_name, 'delete')), 0)::BIGINT AS deletions,
         coalesce(sum(n) FILTER (trace_name IN ({names_sql()}) AND trace_name <> 'createImageRepository'), 0)::BIGINT
             AS access_changes,
-        coalesce(any_value(addresses), 0) AS addresses, {_ENDS}
-    FROM by_user LEFT JOIN counted ON counted.who = hash(account, person)
-    GROUP BY account, person ORDER BY events DESC, account, user
+        any_value(addresses) AS addresses, {_ENDS}
+    FROM by_user JOIN counted
+        ON by_user.account IS NOT DISTINCT FROM counted.account AND by_user.person IS NOT DISTINCT FROM counted.person
+    GROUP BY by_user.account, by_user.person ORDER BY events DESC, account, user
 """
 _ACTIVITY: Final = """
     SELECT account, person AS user, trace_name, trace_rating AS rating, sum(n)::BIGINT AS events
     FROM by_user GROUP BY ALL ORDER BY ALL
 """
 _ADDRESSES: Final = f"""
-    WITH counted AS (SELECT source_ip, count(*) AS users FROM pairs GROUP BY source_ip)
-    SELECT by_address.source_ip, {_RATINGS}, any_value(users) AS users, {_ENDS}
-    FROM by_address JOIN counted ON by_address.source_ip IS NOT DISTINCT FROM counted.source_ip
-    GROUP BY by_address.source_ip ORDER BY events DESC, by_address.source_ip
+    SELECT source_ip, {_RATINGS}, count(DISTINCT (account, person)) AS users, {_ENDS}
+    FROM by_source GROUP BY source_ip ORDER BY events DESC, source_ip
 """
 _UNCATALOGUED: Final = """
     WITH strange AS (
@@ -229,9 +237,9 @@ _LATE: Final = """
     SELECT strftime(time AT TIME ZONE 'UTC', '%Y-%m-%d') AS day,
         strftime(uploaded AT TIME ZONE 'UTC', '%Y-%m-%d') AS uploaded_day,
         count(*) AS events, round(max(epoch_ms(uploaded) - epoch_ms(time)) / 3600000.0, 2) AS longest_hours
-    FROM scoped WHERE list_contains(flags, 'late') GROUP BY ALL ORDER BY ALL
+    FROM flagged WHERE list_contains(flags, 'late') GROUP BY ALL ORDER BY ALL
 """
-ADDRESSES: Final = "SELECT count(*) FROM (SELECT DISTINCT source_ip FROM by_address)"
+ADDRESSES: Final = "SELECT count(*) FROM (SELECT DISTINCT source_ip FROM by_source)"
 """How many there are; the table holds the busiest."""
 NEWEST: Final[Mapping[str, str]] = {
     "failures": "SELECT hour, n FROM by_hour WHERE trace_rating IN ('warning', 'incident')",
@@ -277,7 +285,7 @@ def tables(at: int, within: str, most: int, newest: Mapping[str, str]) -> Mappin
 def origin(number: int) -> str:
     """How many traces of a dataset came from a ledger, and how many of them an earlier dataset of the report has."""
     left_out = f"(SELECT count(*) FROM dataset_{number}) - (SELECT count(*) FROM everything WHERE dataset = {number})"
-    return f"SELECT count(*) FILTER (starts_with(source_file, 'ledger:')), {left_out if number else 0} FROM dataset_{number}"
+    return f"SELECT (SELECT count(*) FROM dataset_{number} WHERE {_OF_LEDGER}), {left_out if number else 0}"
 
 
 def reach(number: int, scope: Scope) -> str:
@@ -291,7 +299,7 @@ def ledger_runs(number: int) -> str:
     return f"""
         SELECT min(seq), max(seq), min(epoch_ms(time)), max(epoch_ms(time)) FROM (
             SELECT source_position AS seq, time, source_position - row_number() OVER (ORDER BY source_position) AS run
-            FROM dataset_{number} WHERE starts_with(source_file, 'ledger:')
+            FROM dataset_{number} WHERE {_OF_LEDGER}
         ) GROUP BY run ORDER BY 1
     """
 
