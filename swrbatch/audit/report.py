@@ -186,6 +186,8 @@ class _Build:
     def _views(self, connection: duckdb.DuckDBPyConnection) -> None:
         """`told`: what happened up to the period's end, within account and organization; `scoped`: that of the period only."""
         connection.execute("SET TimeZone = 'UTC'")
+        # Each question opens all files.
+        connection.execute("SET parquet_metadata_cache = true")
         end = self.scope.end
         days = None if end is None else ("0000-00-00", UNKNOWN_DAY if end < 0 else utc_text(end)[:10])
         for number, dataset in enumerate(self.datasets):
