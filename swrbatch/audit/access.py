@@ -171,7 +171,8 @@ CHANGES: Final = f"""
     ORDER BY time DESC NULLS LAST, trace_id, subject, source_position
 """
 
-EXPOSURES: Final = f"""
+OPEN: Final = """
+    CREATE TEMP TABLE open AS
     WITH gone AS (
         SELECT resource_name AS resource, max(time) AS time FROM notable
         WHERE trace_name = 'deleteImageRepository' AND trace_rating = 'normal' GROUP BY 1
@@ -179,20 +180,25 @@ EXPOSURES: Final = f"""
         SELECT * FROM access WHERE done AND kind IN ('share', 'visibility')
         QUALIFY row_number() OVER (PARTITION BY key
             ORDER BY time DESC NULLS LAST, source_position DESC, part DESC, part_row DESC) = 1
-    ), open AS (
-        SELECT latest.*, coalesce(try_cast(until AS TIMESTAMPTZ),
-            CASE WHEN regexp_full_match(until, '[0-9]{{12,14}}') THEN epoch_ms(until::BIGINT)::TIMESTAMPTZ END) AS moment
-        FROM latest LEFT JOIN gone USING (resource)
-        WHERE (gone.time IS NULL OR latest.time > gone.time) AND after NOT IN ('none', 'private')
-            AND (kind = 'share' OR after = 'public')
     )
+    SELECT latest.*, coalesce(try_cast(until AS TIMESTAMPTZ),
+        CASE WHEN regexp_full_match(until, '[0-9]{12,14}') THEN epoch_ms(until::BIGINT)::TIMESTAMPTZ END) AS moment
+    FROM latest LEFT JOIN gone USING (resource)
+    WHERE (gone.time IS NULL OR latest.time > gone.time) AND after NOT IN ('none', 'private') AND (kind = 'share' OR after = 'public')
+"""
+"""What stands open at the end of the period. Most of it is not old: see `OLDEST_OPEN`."""
+
+OLDEST_OPEN: Final = "SELECT CASE WHEN count(time) = count(*) THEN epoch_ms(min(time)) END FROM open"
+"""Before when nothing is that stands open (ms UTC); null where that is not known."""
+
+EXPOSURES: Final = f"""
     SELECT CASE kind WHEN 'share' THEN 'share' ELSE 'public-repository' END AS kind,
         CASE WHEN kind = 'visibility' THEN 'public' WHEN until = 'forever' THEN 'forever' WHEN moment IS NULL THEN 'unknown'
             WHEN epoch_ms(moment) <= $at THEN 'past' ELSE 'open' END AS state,
         resource, subject, CASE WHEN kind = 'share' AND isfinite(moment) THEN moment END AS deadline, time AS since,
         account, person AS user, trace_id
     FROM open JOIN (
-        SELECT part, part_row, account, person, trace_id FROM told WHERE {_one_of(("share", "visibility"))}
+        SELECT part, part_row, account, person, trace_id FROM told WHERE {_one_of(("share", "visibility"))} AND $since
     ) USING (part, part_row)
     ORDER BY 1, 2, resource, subject, trace_id
 """

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Final
 
 from ..cts import ALIASES, OWN, catalog
-from .access import ACCESS, CHANGES, EXPOSURES, IDS, WORTH_TELLING, names_sql, notable
+from .access import ACCESS, CHANGES, EXPOSURES, IDS, OPEN, WORTH_TELLING, names_sql, notable
 from .export import utc_text
 from .traces import HOUR_MS
 
@@ -72,6 +72,7 @@ def views(datasets: int, catalog_name: str, scope: Scope) -> Iterator[str]:
     yield notable(period(scope.begin, None))
     yield IDS
     yield ACCESS
+    yield OPEN
     yield FAILURE_ANSWERS
     spelt = [f"WHEN '{other}' THEN '{name}'" for name, other in ALIASES.items() if name in known and other not in known]
     event = f"CASE trace_name {' '.join(spelt)} ELSE trace_name END" if spelt else "trace_name"
@@ -103,8 +104,7 @@ _AGGREGATES: Final = (
             min(time) AS first, max(time) AS last
         FROM scoped GROUP BY ALL)""",
     """CREATE TEMP TABLE by_user AS SELECT *, $event AS event FROM (
-        SELECT account, person, trace_name, trace_rating, count(*) AS n, min(time) AS first, max(time) AS last
-        FROM scoped GROUP BY ALL)""",
+        SELECT account, person, trace_name, trace_rating, count(*) AS n FROM scoped GROUP BY ALL)""",
     # Of a user and an address.
     """CREATE TEMP TABLE by_source AS
         SELECT source_ip, account, person, trace_rating, count(*) AS n, min(time) AS first, max(time) AS last
@@ -120,8 +120,9 @@ _ENDS: Final = "min(first) AS first, max(last) AS last"
 CATALOG: Final = f"""
     SELECT event AS trace_name, {_RATINGS},
         coalesce(sum(n) FILTER (coalesce(trace_rating NOT IN ('normal', 'warning', 'incident'), true)), 0)::BIGINT AS other,
-        count(DISTINCT (account, person)) AS users, {_ENDS}
-    FROM by_user WHERE event IN (SELECT trace_name FROM entries) GROUP BY event
+        any_value(users) AS users, {_ENDS}
+    FROM by_hour JOIN (SELECT event, count(DISTINCT (account, person)) AS users FROM by_user GROUP BY event) USING (event)
+    WHERE event IN (SELECT trace_name FROM entries) GROUP BY event
 """
 FLAGS: Final = """
     SELECT flag, count(*) FROM (SELECT unnest(flags) AS flag FROM flagged) GROUP BY flag
@@ -154,11 +155,11 @@ _OUTCOME: Final = (
 )
 # Answers tell reasons in these shapes: this tool's, those of SWR's API, old and new, and those of the API gateway.
 _ANSWER: Final = "CASE WHEN json_valid(response) THEN response END"
-_REASONS: Final = """list_filter(list_concat(
+_REASONS: Final = """CASE WHEN coalesce(told[1], told[2], told[3], told[4], told[5]) IS NULL THEN [] ELSE list_filter(list_concat(
         CASE WHEN told[1] IS NOT NULL THEN json_extract_string(answer, '$.codes[*]') ELSE [] END,
         CASE WHEN told[2] IS NOT NULL THEN json_extract_string(answer, '$.errors[*].errorCode') ELSE [] END,
         CASE WHEN told[3] IS NOT NULL THEN json_extract_string(answer, '$[*].errorCode') ELSE [] END,
-        [told[4], told[5]]), lambda reason: reason IS NOT NULL)"""
+        [told[4], told[5]]), lambda reason: reason IS NOT NULL) END"""
 _TOLD: Final = """json_extract_string(answer, ['$.codes', '$.errors', '$[0].errorCode', '$.errorCode', '$.error_code',
         '$.errorMessage', '$.error_msg', '$.errors[0].errorMessage', '$[0].errorMessage', '$.message', '$.error'])"""
 _MESSAGE: Final = f"""left(coalesce(CASE WHEN message NOT LIKE '["%' THEN nullif(message, '') END,
@@ -188,7 +189,7 @@ _FAILURE_CODES: Final = f"""
 """
 _USERS_TABLE: Final = f"""
     WITH counted AS (
-        SELECT account, person, count(DISTINCT source_ip) AS addresses FROM by_source GROUP BY account, person
+        SELECT account, person, count(DISTINCT source_ip) AS addresses, {_ENDS} FROM by_source GROUP BY account, person
     )
     SELECT by_user.account, by_user.person AS user, {_RATINGS},
         coalesce(sum(n) FILTER (starts_with(trace_name, 'delete')), 0)::BIGINT AS deletions,
@@ -258,11 +259,11 @@ def threshold(hours: str, most: int) -> str:
     """
 
 
-def tables(at: int, within: str, most: int, newest: Mapping[str, str]) -> Mapping[str, str]:
+def tables(at: int, within: str, most: int, newest: Mapping[str, str], since: str) -> Mapping[str, str]:
     """The questions whose answers are tables as they are.
 
     `at`: end of the period, ms UTC. `within`: the condition of the period. `most`: rows that a list may have, the newest events
-    or the busiest addresses; `newest`: a condition for each table of `NEWEST` that no row of these misses.
+    or the busiest addresses; `newest`: a condition for each table of `NEWEST` that no row of these misses. `since`: one for what stands open.
     """
     few = f" LIMIT {most}"
     return {
@@ -276,7 +277,7 @@ def tables(at: int, within: str, most: int, newest: Mapping[str, str]) -> Mappin
         "uncatalogued": _UNCATALOGUED.replace("$own", f"[{', '.join(map(quoted, sorted(OWN)))}]"),
         "access_changes": CHANGES.replace("$period", within).replace("$newest", newest["access_changes"]) + few,
         "deletions": _DELETIONS.replace("$newest", newest["deletions"]) + few,
-        "exposures": EXPOSURES.replace("$at", str(at)),
+        "exposures": EXPOSURES.replace("$at", str(at)).replace("$since", since),
         "duplicates": _DUPLICATES + few,
         "late": _LATE,
     }
@@ -288,8 +289,10 @@ def origin(number: int) -> str:
     return f"SELECT (SELECT count(*) FROM dataset_{number} WHERE {_OF_LEDGER}), {left_out if number else 0}"
 
 
-def reach(number: int, scope: Scope) -> str:
+def reach(number: int, scope: Scope, datasets: int) -> str:
     """First and last event of SWR in a dataset within the period."""
+    if datasets == 1 and scope.account is None and scope.organization is None:
+        return "SELECT epoch_ms(min(first)), epoch_ms(max(last)) FROM by_hour"
     where = f"coalesce(service_type, 'SWR') = 'SWR' AND {period(scope.begin, scope.end)}"
     return f"SELECT epoch_ms(min(time)), epoch_ms(max(time)) FROM dataset_{number} WHERE {where}"
 
