@@ -184,7 +184,8 @@ OPEN: Final = """
     SELECT latest.*, coalesce(try_cast(until AS TIMESTAMPTZ),
         CASE WHEN regexp_full_match(until, '[0-9]{12,14}') THEN epoch_ms(until::BIGINT)::TIMESTAMPTZ END) AS moment
     FROM latest LEFT JOIN gone USING (resource)
-    WHERE (gone.time IS NULL OR latest.time > gone.time) AND after NOT IN ('none', 'private') AND (kind = 'share' OR after = 'public')
+    WHERE (gone.time IS NULL OR latest.time > gone.time) AND after NOT IN ('none', 'private')
+        AND (kind = 'share' OR after = 'public')
 """
 """What stands open at the end of the period. Most of it is not old: see `OLDEST_OPEN`."""
 

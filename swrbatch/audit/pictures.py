@@ -16,7 +16,7 @@ import io
 import re
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 from ..errors import Lang
 from .rows import CatalogRow, DayRow, HourRow
@@ -261,7 +261,7 @@ def _svg(figure: Figure, name: str) -> str:
     body = re.sub(r"<metadata>.*?</metadata>", "", body, flags=re.DOTALL)
     body = re.sub(r"<!--.*?-->|<style.*?</style>", "", body, flags=re.DOTALL)
     body = body.replace("font-family: 'DejaVu Sans'; ", "")
-    body = re.sub(r' id="(?:figure|axes|patch|text|matplotlib\.axis|xtick|ytick|line2d)_\d+"', "", body)
+    body = re.sub(r' id="(?:figure|axes|patch|PolyCollection|text|matplotlib\.axis|xtick|ytick|line2d)_\d+"', "", body)
     body = re.sub(r'^<svg([^>]*?) width="[^"]*"', r"<svg\1", body)
     body = re.sub(r'^<svg([^>]*?) height="[^"]*"', r"<svg\1", body)
     return re.sub(r"\n\s*", "\n", body).strip()

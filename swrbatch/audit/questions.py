@@ -263,7 +263,8 @@ def tables(at: int, within: str, most: int, newest: Mapping[str, str], since: st
     """The questions whose answers are tables as they are.
 
     `at`: end of the period, ms UTC. `within`: the condition of the period. `most`: rows that a list may have, the newest events
-    or the busiest addresses; `newest`: a condition for each table of `NEWEST` that no row of these misses. `since`: one for what stands open.
+    or the busiest addresses; `newest`: a condition for each table of `NEWEST` that no row of these misses. `since`: one that no
+    event misses whose effect stands open.
     """
     few = f" LIMIT {most}"
     return {
