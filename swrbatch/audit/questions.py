@@ -54,7 +54,10 @@ def period(begin: int | None, end: int | None) -> str:
 
 def views(datasets: int, catalog_name: str, scope: Scope) -> Iterator[str]:
     """The statements that make the views over `dataset_0`, `dataset_1`, …, and the table `access`."""
-    parts = [f"SELECT *, {number} AS dataset FROM dataset_{number}{_new(number)}" for number in range(datasets)]
+    parts = ["SELECT * FROM dataset_0"]
+    for number in range(1, datasets):
+        yield _repeated(number)
+        parts.append(f"SELECT * FROM dataset_{number} ANTI JOIN repeated_{number} USING (part, part_row)")
     yield f"CREATE TEMP VIEW everything AS {' UNION ALL BY NAME '.join(parts)}"
     where = ["coalesce(service_type, 'SWR') = 'SWR'", period(None, scope.end)]
     if scope.account is not None:
@@ -80,14 +83,14 @@ def views(datasets: int, catalog_name: str, scope: Scope) -> Iterator[str]:
         yield statement.replace("$event", event)
 
 
-def _new(number: int) -> str:
-    """The condition that leaves out what an earlier dataset has."""
-    if number == 0:
-        return ""
+def _repeated(number: int) -> str:
+    """The table of those rows of a dataset that an earlier one has, found once: it reads all texts."""
     same = ", ".join(_SAME)
     earlier = " UNION ALL ".join(f"SELECT trace_id, {same} FROM dataset_{n}" for n in range(number))
     alike = " AND ".join(f"mine.{name} IS NOT DISTINCT FROM other.{name}" for name in _SAME)
-    return f" AS mine WHERE NOT EXISTS (SELECT 1 FROM ({earlier}) AS other WHERE mine.trace_id = other.trace_id AND {alike})"
+    return f"""CREATE TEMP TABLE repeated_{number} AS
+        SELECT part, part_row FROM dataset_{number} AS mine
+        WHERE EXISTS (SELECT 1 FROM ({earlier}) AS other WHERE mine.trace_id = other.trace_id AND {alike})"""
 
 
 def _of_organization(name: str) -> str:
@@ -286,8 +289,8 @@ def tables(at: int, within: str, most: int, newest: Mapping[str, str], since: st
 
 def origin(number: int) -> str:
     """How many traces of a dataset came from a ledger, and how many of them an earlier dataset of the report has."""
-    left_out = f"(SELECT count(*) FROM dataset_{number}) - (SELECT count(*) FROM everything WHERE dataset = {number})"
-    return f"SELECT (SELECT count(*) FROM dataset_{number} WHERE {_OF_LEDGER}), {left_out if number else 0}"
+    left_out = f"(SELECT count(*) FROM repeated_{number})" if number else "0"
+    return f"SELECT (SELECT count(*) FROM dataset_{number} WHERE {_OF_LEDGER}), {left_out}"
 
 
 def reach(number: int, scope: Scope, datasets: int) -> str:
