@@ -40,7 +40,7 @@ def names_sql() -> str:
 
 
 def _one_of(kinds: Collection[str]) -> str:
-    """Whether an event is of these kinds. A function, unlike IN, is called once for each different name in a row group."""
+    """Whether an event is of these kinds."""
     names = ", ".join(f"'{name}'" for name, kind in KINDS.items() if kind in kinds)
     return f"list_contains([{names}], trace_name)"
 
