@@ -230,6 +230,18 @@ def test_what_stood_open_at_the_end_of_an_earlier_period(dataset: Dataset) -> No
     assert (change.before, change.after) == ("read", "manage")
 
 
+@pytest.mark.parametrize("time", ["yesterday", BEGIN_MS - 300 * DAY_MS])
+def test_what_was_opened_long_ago_or_nobody_knows_when_stands_open(tmp_path: Path, time: object) -> None:
+    opened = {
+        "trace_name": "updateImageRepository",
+        "resource_type": "imagerepository",
+        "request": '{"namespace":"o","repository":"r","is_public":true}',
+    }
+    built = one(tmp_path, opened | {"resource_name": "o/old", "time": time}, opened | {"resource_name": "o/new"})
+    rows = [(row.resource, row.state, row.user, row.trace_id) for row in built.rows("exposures")]
+    assert rows == [("o/new", "public", "anna", "t1"), ("o/old", "public", "anna", "t0")]
+
+
 def one(tmp_path: Path, *traces: dict[str, Any]) -> Report:
     """A report on these traces alone."""
     base = {"trace_rating": "normal", "service_type": "SWR", "time": BEGIN_MS, "code": "200", "user": "anna"}
@@ -421,8 +433,14 @@ def test_several_datasets_count_a_trace_once(world: World, dataset: Dataset, bui
         shutil.copy(file, half / file.relative_to(world.folder))
     other = dataclasses.replace(world, folder=half).dataset(tmp_path / "d")
     both = report.build([dataset, other], now=NOW_MS)
-    assert both.rows("catalog") == built.rows("catalog") and both.rows("users") == built.rows("users")
+    for name in set(TABLES) - {"inputs", "retention", "rejects", "findings", "report"}:
+        assert both.table(name).equals(built.table(name)), name
     assert [row.elsewhere for row in both.rows("inputs")] == [0, both.rows("inputs")[1].rows]
+    # What the first of three lacks comes from the second, and counts once; of the last nothing is left.
+    three = report.build([other, dataset, dataset], now=NOW_MS)
+    assert three.rows("catalog") == built.rows("catalog") and three.rows("users") == built.rows("users")
+    half_rows, rows = (sum(part.rows for part in each.manifest.parts) for each in (other, dataset))
+    assert [row.elsewhere for row in three.rows("inputs")] == [0, half_rows, rows] and 0 < half_rows < rows
 
 
 # --- findings and exit codes -------------------------------------------------------------------------------------------

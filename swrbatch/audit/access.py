@@ -12,6 +12,7 @@ nothing special. What is only shown of an event (trace_id, who, from where) is r
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import Final
 
 _THINGS: Final = {
@@ -38,8 +39,13 @@ def names_sql() -> str:
     return ", ".join(f"'{name}'" for name in KINDS)
 
 
-def _kind() -> str:
-    return "CASE trace_name " + " ".join(f"WHEN '{name}' THEN '{kind}'" for name, kind in KINDS.items()) + " END"
+def _one_of(kinds: Collection[str]) -> str:
+    """Whether an event is of these kinds."""
+    names = ", ".join(f"'{name}'" for name, kind in KINDS.items() if kind in kinds)
+    return f"list_contains([{names}], trace_name)"
+
+
+_KIND: Final = " ".join(f"WHEN {_one_of((kind,))} THEN '{kind}'" for kind in dict.fromkeys(KINDS.values()))
 
 
 def _values(text: str, keys: tuple[str, ...]) -> str:
@@ -76,17 +82,17 @@ def _visible() -> str:
 
 
 def notable(within: str) -> str:
-    """The table `notable`: what can be changes (`kind`), at any time, failures (`failed`) `within` the period, and deletions.
+    """The table `notable`: what can be `changes`, at any time, failures (`failed`) `within` the period, and deletions.
 
     Requests and responses are most of a dataset's bytes: they are read here, once.
     """
     return f"""
         CREATE TEMP TABLE notable AS
         SELECT part, part_row, time, source_position, trace_name, trace_rating, code, resource_name, hash(account, person) AS who,
-            {_kind()} AS kind, CASE WHEN kind IS NOT NULL THEN request END AS request, response,
+            {_one_of(KINDS.values())} AS changes, CASE WHEN changes THEN request END AS request, response,
             coalesce(trace_rating IN ('warning', 'incident') AND {within}, false) AS failed
         FROM told WHERE failed OR trace_name = 'deleteImageRepository'
-            OR (trace_name IN ({names_sql()}) AND (trace_name NOT LIKE '%ImageRepository' OR {_visible()}))
+            OR (changes AND (NOT {_one_of(("visibility",))} OR {_visible()}))
     """
 
 
@@ -106,9 +112,10 @@ IDS: Final = """
 ACCESS: Final = f"""
     CREATE TEMP TABLE access AS
     WITH raw AS (
-        SELECT part, part_row, time, source_position, trace_name, resource_name, kind, substr(trace_name, 1, 6) AS action,
-            trace_rating = 'normal' AS done, request, {_values("response", ("before", "after", "previous"))} AS answer
-        FROM notable WHERE kind IS NOT NULL
+        SELECT part, part_row, time, source_position, trace_name, resource_name, CASE {_KIND} END AS kind,
+            substr(trace_name, 1, 6) AS action, trace_rating = 'normal' AS done, request,
+            {_values("response", ("before", "after", "previous"))} AS answer
+        FROM notable WHERE changes
     ), items AS (
         SELECT * EXCLUDE (request), request AS asked, unnest(
             CASE WHEN starts_with(request, '[') AND json_valid(request) AND json_array_length(request) > 0
@@ -158,13 +165,14 @@ CHANGES: Final = f"""
         person AS user, source_ip, trace_name, trace_rating AS rating, code, trace_id
     FROM judged JOIN (
         SELECT part, part_row, account, person, source_ip, trace_name, trace_rating, code, trace_id FROM told
-        WHERE trace_name IN ({names_sql()}) AND $period AND $newest
+        WHERE {_one_of(KINDS.values())} AND $period AND $newest
     ) USING (part, part_row)
     WHERE {WORTH_TELLING} AND $period AND $newest
     ORDER BY time DESC NULLS LAST, trace_id, subject, source_position
 """
 
-EXPOSURES: Final = f"""
+OPEN: Final = """
+    CREATE TEMP TABLE open AS
     WITH gone AS (
         SELECT resource_name AS resource, max(time) AS time FROM notable
         WHERE trace_name = 'deleteImageRepository' AND trace_rating = 'normal' GROUP BY 1
@@ -172,19 +180,26 @@ EXPOSURES: Final = f"""
         SELECT * FROM access WHERE done AND kind IN ('share', 'visibility')
         QUALIFY row_number() OVER (PARTITION BY key
             ORDER BY time DESC NULLS LAST, source_position DESC, part DESC, part_row DESC) = 1
-    ), open AS (
-        SELECT latest.*, coalesce(try_cast(until AS TIMESTAMPTZ),
-            CASE WHEN regexp_full_match(until, '[0-9]{{12,14}}') THEN epoch_ms(until::BIGINT)::TIMESTAMPTZ END) AS moment
-        FROM latest LEFT JOIN gone USING (resource)
-        WHERE (gone.time IS NULL OR latest.time > gone.time) AND after NOT IN ('none', 'private')
-            AND (kind = 'share' OR after = 'public')
     )
+    SELECT latest.*, coalesce(try_cast(until AS TIMESTAMPTZ),
+        CASE WHEN regexp_full_match(until, '[0-9]{12,14}') THEN epoch_ms(until::BIGINT)::TIMESTAMPTZ END) AS moment
+    FROM latest LEFT JOIN gone USING (resource)
+    WHERE (gone.time IS NULL OR latest.time > gone.time) AND after NOT IN ('none', 'private')
+        AND (kind = 'share' OR after = 'public')
+"""
+"""What stands open at the end of the period. Most of it is not old: see `OLDEST_OPEN`."""
+
+OLDEST_OPEN: Final = "SELECT CASE WHEN count(time) = count(*) THEN epoch_ms(min(time)) END FROM open"
+"""Before when nothing is that stands open (ms UTC); null where that is not known."""
+
+EXPOSURES: Final = f"""
     SELECT CASE kind WHEN 'share' THEN 'share' ELSE 'public-repository' END AS kind,
         CASE WHEN kind = 'visibility' THEN 'public' WHEN until = 'forever' THEN 'forever' WHEN moment IS NULL THEN 'unknown'
             WHEN epoch_ms(moment) <= $at THEN 'past' ELSE 'open' END AS state,
         resource, subject, CASE WHEN kind = 'share' AND isfinite(moment) THEN moment END AS deadline, time AS since,
         account, person AS user, trace_id
-    FROM open JOIN (SELECT part, part_row, account, person, trace_id FROM told WHERE trace_name IN ({names_sql()}))
-        USING (part, part_row)
+    FROM open JOIN (
+        SELECT part, part_row, account, person, trace_id FROM told WHERE {_one_of(("share", "visibility"))} AND $since
+    ) USING (part, part_row)
     ORDER BY 1, 2, resource, subject, trace_id
 """

@@ -16,7 +16,7 @@ import io
 import re
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 from ..errors import Lang
 from .rows import CatalogRow, DayRow, HourRow
@@ -210,25 +210,26 @@ def _time_ticks(axes: Axes, slots: Sequence[int], form: str, middle: float = 0.0
 
 def _cells(axes: Axes, cells: Sequence[Sequence[int]]) -> None:
     """A heat map; what is empty has a colour of its own, and one event can be told from none."""
+    from matplotlib.collections import PolyCollection
     from matplotlib.colors import LinearSegmentedColormap
 
     colors = LinearSegmentedColormap.from_list("events", ["#cfdeec", "#7fa8cc", "#2f6699", "#12304f"])
     most = max(1, max(max(line) for line in cells))
-    for y, line in enumerate(cells):
-        for x, count in enumerate(line):
-            # The square root, or one busy hour makes all others look alike.
-            color = colors((count / most) ** 0.5) if count else _EMPTY
-            axes.add_patch(_square(x, y, color))
+    # The square root, or one busy hour makes all others look alike.
+    shades = [colors((count / most) ** 0.5) if count else _EMPTY for line in cells for count in line]
+    squares = [_square(x, y) for y, line in enumerate(cells) for x in range(len(line))]
+    # One collection: hundreds of patches take matplotlib longer than all else.
+    axes.add_collection(PolyCollection(squares, facecolors=shades, linewidths=0), autolim=False)
     axes.set_xlim(0, len(cells[0]))
     axes.set_ylim(len(cells), 0)
     _plain(axes)
     axes.spines["bottom"].set_visible(False)
 
 
-def _square(x: int, y: int, color: Any) -> Any:
-    from matplotlib.patches import Rectangle
-
-    return Rectangle((x + 0.04, y + 0.06), 0.92, 0.88, facecolor=color, linewidth=0)
+def _square(x: int, y: int) -> Sequence[tuple[float, float]]:
+    """The corners of a cell, with a little room around it."""
+    left, right, top, bottom = x + 0.04, x + 0.96, y + 0.06, y + 0.94
+    return [(left, top), (right, top), (right, bottom), (left, bottom)]
 
 
 def _most(figure: Figure, cells: Sequence[Sequence[int]], lang: Lang) -> None:
@@ -263,7 +264,7 @@ def _svg(figure: Figure, name: str) -> str:
     body = re.sub(r"<metadata>.*?</metadata>", "", body, flags=re.DOTALL)
     body = re.sub(r"<!--.*?-->|<style.*?</style>", "", body, flags=re.DOTALL)
     body = body.replace("font-family: 'DejaVu Sans'; ", "")
-    body = re.sub(r' id="(?:figure|axes|patch|text|matplotlib\.axis|xtick|ytick|line2d)_\d+"', "", body)
+    body = re.sub(r' id="(?:figure|axes|patch|PolyCollection|text|matplotlib\.axis|xtick|ytick|line2d)_\d+"', "", body)
     body = re.sub(r'^<svg([^>]*?) width="[^"]*"', r"<svg\1", body)
     body = re.sub(r'^<svg([^>]*?) height="[^"]*"', r"<svg\1", body)
     return re.sub(r"\n\s*", "\n", body).strip()

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Final
 
 from ..cts import ALIASES, OWN, catalog
-from .access import ACCESS, CHANGES, EXPOSURES, IDS, WORTH_TELLING, names_sql, notable
+from .access import ACCESS, CHANGES, EXPOSURES, IDS, OPEN, WORTH_TELLING, names_sql, notable
 from .export import utc_text
 from .traces import HOUR_MS
 
@@ -29,6 +29,10 @@ _SAME: Final = (
     "response",
 )
 """What makes two rows of a trace_id the same trace: what the report reads of it."""
+
+
+# As a range: only that is compared with the least and the greatest name in a row group.
+_OF_LEDGER: Final = "source_file >= 'ledger:' AND source_file < 'ledger;'"
 
 
 def quoted(text: str) -> str:
@@ -50,39 +54,43 @@ def period(begin: int | None, end: int | None) -> str:
 
 def views(datasets: int, catalog_name: str, scope: Scope) -> Iterator[str]:
     """The statements that make the views over `dataset_0`, `dataset_1`, …, and the table `access`."""
-    parts = [f"SELECT *, {number} AS dataset FROM dataset_{number}{_new(number)}" for number in range(datasets)]
+    parts = ["SELECT * FROM dataset_0"]
+    for number in range(1, datasets):
+        yield _repeated(number)
+        parts.append(f"SELECT * FROM dataset_{number} ANTI JOIN repeated_{number} USING (part, part_row)")
     yield f"CREATE TEMP VIEW everything AS {' UNION ALL BY NAME '.join(parts)}"
     where = ["coalesce(service_type, 'SWR') = 'SWR'", period(None, scope.end)]
     if scope.account is not None:
         where.append(f"{quoted(scope.account)} IN (user_account_name, user_account_id)")
     if scope.organization is not None:
         where.append(_of_organization(quoted(scope.organization)))
-    known = catalog(catalog_name)
-    spelt = [f"WHEN '{other}' THEN '{name}'" for name, other in ALIASES.items() if name in known and other not in known]
-    event = f"CASE trace_name {' '.join(spelt)} ELSE trace_name END" if spelt else "trace_name"
     yield f"""CREATE TEMP VIEW told AS
-        SELECT *, {event} AS event,
-            coalesce(user_account_name, user_account_id) AS account, coalesce(user_name, user_id) AS person
+        SELECT *, coalesce(user_account_name, user_account_id) AS account, coalesce(user_name, user_id) AS person
         FROM everything WHERE {" AND ".join(where)}"""
     yield f"CREATE TEMP VIEW scoped AS SELECT * FROM told WHERE {period(scope.begin, None)}"
     yield f"CREATE TEMP VIEW all_services AS SELECT * FROM everything WHERE {period(scope.begin, scope.end)}"
+    known = catalog(catalog_name)
     listed = ", ".join(f"({quoted(name)}, {quoted(entry.resource_type)})" for name, entry in known.items())
     yield f"CREATE TEMP TABLE entries AS SELECT * FROM (VALUES {listed}) AS t(trace_name, resource_type)"
     yield notable(period(scope.begin, None))
     yield IDS
     yield ACCESS
+    yield OPEN
     yield FAILURE_ANSWERS
-    yield from _AGGREGATES
+    spelt = [f"WHEN '{other}' THEN '{name}'" for name, other in ALIASES.items() if name in known and other not in known]
+    event = f"CASE trace_name {' '.join(spelt)} ELSE trace_name END" if spelt else "trace_name"
+    for statement in _AGGREGATES:
+        yield statement.replace("$event", event)
 
 
-def _new(number: int) -> str:
-    """The condition that leaves out what an earlier dataset has."""
-    if number == 0:
-        return ""
+def _repeated(number: int) -> str:
+    """The table of those rows of a dataset that an earlier one has, found once: it reads all texts."""
     same = ", ".join(_SAME)
     earlier = " UNION ALL ".join(f"SELECT trace_id, {same} FROM dataset_{n}" for n in range(number))
     alike = " AND ".join(f"mine.{name} IS NOT DISTINCT FROM other.{name}" for name in _SAME)
-    return f" AS mine WHERE NOT EXISTS (SELECT 1 FROM ({earlier}) AS other WHERE mine.trace_id = other.trace_id AND {alike})"
+    return f"""CREATE TEMP TABLE repeated_{number} AS
+        SELECT part, part_row FROM dataset_{number} AS mine
+        WHERE EXISTS (SELECT 1 FROM ({earlier}) AS other WHERE mine.trace_id = other.trace_id AND {alike})"""
 
 
 def _of_organization(name: str) -> str:
@@ -91,19 +99,21 @@ def _of_organization(name: str) -> str:
     return f"(split_part(resource_name, '/', 1) = {name} OR (NOT contains(coalesce(resource_name, ''), '/') AND {said} = {name}))"
 
 
-# Aggregates that many tables are made of: each reads the datasets once.
+# Aggregates that many tables are made of: each reads the datasets once. `event` is a trace_name as the catalog spells it. Hours
+# are numbered since 1970, in DuckDB's own unit: µs.
 _AGGREGATES: Final = (
-    f"""CREATE TEMP TABLE by_hour AS
-        SELECT event, trace_name, resource_type, trace_rating, epoch_ms(time) // {HOUR_MS} AS hour, count(*) AS n,
+    f"""CREATE TEMP TABLE by_hour AS SELECT *, $event AS event FROM (
+        SELECT trace_name, resource_type, trace_rating, epoch_us(time) // {HOUR_MS * 1000} AS hour, count(*) AS n,
             min(time) AS first, max(time) AS last
+        FROM scoped GROUP BY ALL)""",
+    """CREATE TEMP TABLE by_user AS SELECT *, $event AS event FROM (
+        SELECT account, person, trace_name, trace_rating, count(*) AS n FROM scoped GROUP BY ALL)""",
+    # Of a user and an address.
+    """CREATE TEMP TABLE by_source AS
+        SELECT source_ip, account, person, trace_rating, count(*) AS n, min(time) AS first, max(time) AS last
         FROM scoped GROUP BY ALL""",
-    """CREATE TEMP TABLE by_user AS
-        SELECT account, person, trace_name, event, trace_rating, count(*) AS n, min(time) AS first, max(time) AS last
-        FROM scoped GROUP BY ALL""",
-    """CREATE TEMP TABLE by_address AS
-        SELECT source_ip, trace_rating, count(*) AS n, min(time) AS first, max(time) AS last FROM scoped GROUP BY ALL""",
-    # A hash stands for the user: it is only counted, and 64 bits keep any number of users apart.
-    "CREATE TEMP TABLE pairs AS SELECT DISTINCT source_ip, hash(account, person) AS who FROM scoped",
+    # What is odd about traces: few have any flag.
+    "CREATE TEMP TABLE flagged AS SELECT flags, time, uploaded FROM scoped WHERE flags <> []",
 )
 _RATINGS: Final = """sum(n)::BIGINT AS events, coalesce(sum(n) FILTER (trace_rating = 'normal'), 0)::BIGINT AS normal,
         coalesce(sum(n) FILTER (trace_rating = 'warning'), 0)::BIGINT AS warning,
@@ -113,11 +123,12 @@ _ENDS: Final = "min(first) AS first, max(last) AS last"
 CATALOG: Final = f"""
     SELECT event AS trace_name, {_RATINGS},
         coalesce(sum(n) FILTER (coalesce(trace_rating NOT IN ('normal', 'warning', 'incident'), true)), 0)::BIGINT AS other,
-        count(DISTINCT (account, person)) AS users, {_ENDS}
-    FROM by_user WHERE event IN (SELECT trace_name FROM entries) GROUP BY event
+        any_value(users) AS users, {_ENDS}
+    FROM by_hour JOIN (SELECT event, count(DISTINCT (account, person)) AS users FROM by_user GROUP BY event) USING (event)
+    WHERE event IN (SELECT trace_name FROM entries) GROUP BY event
 """
 FLAGS: Final = """
-    SELECT flag, count(*) FROM (SELECT unnest(flags) AS flag FROM scoped WHERE len(flags) > 0) GROUP BY flag
+    SELECT flag, count(*) FROM (SELECT unnest(flags) AS flag FROM flagged) GROUP BY flag
 """
 UNREAD_TIMES: Final = "SELECT count(*) FROM everything WHERE time IS NULL AND coalesce(service_type, 'SWR') = 'SWR'"
 ABOUT: Final = """
@@ -147,11 +158,11 @@ _OUTCOME: Final = (
 )
 # Answers tell reasons in these shapes: this tool's, those of SWR's API, old and new, and those of the API gateway.
 _ANSWER: Final = "CASE WHEN json_valid(response) THEN response END"
-_REASONS: Final = """list_filter(list_concat(
+_REASONS: Final = """CASE WHEN coalesce(told[1], told[2], told[3], told[4], told[5]) IS NULL THEN [] ELSE list_filter(list_concat(
         CASE WHEN told[1] IS NOT NULL THEN json_extract_string(answer, '$.codes[*]') ELSE [] END,
         CASE WHEN told[2] IS NOT NULL THEN json_extract_string(answer, '$.errors[*].errorCode') ELSE [] END,
         CASE WHEN told[3] IS NOT NULL THEN json_extract_string(answer, '$[*].errorCode') ELSE [] END,
-        [told[4], told[5]]), lambda reason: reason IS NOT NULL)"""
+        [told[4], told[5]]), lambda reason: reason IS NOT NULL) END"""
 _TOLD: Final = """json_extract_string(answer, ['$.codes', '$.errors', '$[0].errorCode', '$.errorCode', '$.error_code',
         '$.errorMessage', '$.error_msg', '$.errors[0].errorMessage', '$[0].errorMessage', '$.message', '$.error'])"""
 _MESSAGE: Final = f"""left(coalesce(CASE WHEN message NOT LIKE '["%' THEN nullif(message, '') END,
@@ -180,24 +191,25 @@ _FAILURE_CODES: Final = f"""
     GROUP BY trace_name, outcome, code, reason ORDER BY events DESC, trace_name, outcome, code, reason
 """
 _USERS_TABLE: Final = f"""
-    WITH counted AS (SELECT who, count(DISTINCT source_ip) AS addresses FROM pairs WHERE source_ip IS NOT NULL GROUP BY who)
-    SELECT account, person AS user, {_RATINGS},
+    WITH counted AS (
+        SELECT account, person, count(DISTINCT source_ip) AS addresses, {_ENDS} FROM by_source GROUP BY account, person
+    )
+    SELECT by_user.account, by_user.person AS user, {_RATINGS},
         coalesce(sum(n) FILTER (starts_with(trace_name, 'delete')), 0)::BIGINT AS deletions,
         coalesce(sum(n) FILTER (trace_name IN ({names_sql()}) AND trace_name <> 'createImageRepository'), 0)::BIGINT
             AS access_changes,
-        coalesce(any_value(addresses), 0) AS addresses, {_ENDS}
-    FROM by_user LEFT JOIN counted ON counted.who = hash(account, person)
-    GROUP BY account, person ORDER BY events DESC, account, user
+        any_value(addresses) AS addresses, {_ENDS}
+    FROM by_user JOIN counted
+        ON by_user.account IS NOT DISTINCT FROM counted.account AND by_user.person IS NOT DISTINCT FROM counted.person
+    GROUP BY by_user.account, by_user.person ORDER BY events DESC, account, user
 """
 _ACTIVITY: Final = """
     SELECT account, person AS user, trace_name, trace_rating AS rating, sum(n)::BIGINT AS events
     FROM by_user GROUP BY ALL ORDER BY ALL
 """
 _ADDRESSES: Final = f"""
-    WITH counted AS (SELECT source_ip, count(*) AS users FROM pairs GROUP BY source_ip)
-    SELECT by_address.source_ip, {_RATINGS}, any_value(users) AS users, {_ENDS}
-    FROM by_address JOIN counted ON by_address.source_ip IS NOT DISTINCT FROM counted.source_ip
-    GROUP BY by_address.source_ip ORDER BY events DESC, by_address.source_ip
+    SELECT source_ip, {_RATINGS}, count(DISTINCT (account, person)) AS users, {_ENDS}
+    FROM by_source GROUP BY source_ip ORDER BY events DESC, source_ip
 """
 _UNCATALOGUED: Final = """
     WITH strange AS (
@@ -229,9 +241,9 @@ _LATE: Final = """
     SELECT strftime(time AT TIME ZONE 'UTC', '%Y-%m-%d') AS day,
         strftime(uploaded AT TIME ZONE 'UTC', '%Y-%m-%d') AS uploaded_day,
         count(*) AS events, round(max(epoch_ms(uploaded) - epoch_ms(time)) / 3600000.0, 2) AS longest_hours
-    FROM scoped WHERE list_contains(flags, 'late') GROUP BY ALL ORDER BY ALL
+    FROM flagged WHERE list_contains(flags, 'late') GROUP BY ALL ORDER BY ALL
 """
-ADDRESSES: Final = "SELECT count(*) FROM (SELECT DISTINCT source_ip FROM by_address)"
+ADDRESSES: Final = "SELECT count(*) FROM (SELECT DISTINCT source_ip FROM by_source)"
 """How many there are; the table holds the busiest."""
 NEWEST: Final[Mapping[str, str]] = {
     "failures": "SELECT hour, n FROM by_hour WHERE trace_rating IN ('warning', 'incident')",
@@ -250,11 +262,12 @@ def threshold(hours: str, most: int) -> str:
     """
 
 
-def tables(at: int, within: str, most: int, newest: Mapping[str, str]) -> Mapping[str, str]:
+def tables(at: int, within: str, most: int, newest: Mapping[str, str], since: str) -> Mapping[str, str]:
     """The questions whose answers are tables as they are.
 
     `at`: end of the period, ms UTC. `within`: the condition of the period. `most`: rows that a list may have, the newest events
-    or the busiest addresses; `newest`: a condition for each table of `NEWEST` that no row of these misses.
+    or the busiest addresses; `newest`: a condition for each table of `NEWEST` that no row of these misses. `since`: one that no
+    event misses whose effect stands open.
     """
     few = f" LIMIT {most}"
     return {
@@ -268,7 +281,7 @@ def tables(at: int, within: str, most: int, newest: Mapping[str, str]) -> Mappin
         "uncatalogued": _UNCATALOGUED.replace("$own", f"[{', '.join(map(quoted, sorted(OWN)))}]"),
         "access_changes": CHANGES.replace("$period", within).replace("$newest", newest["access_changes"]) + few,
         "deletions": _DELETIONS.replace("$newest", newest["deletions"]) + few,
-        "exposures": EXPOSURES.replace("$at", str(at)),
+        "exposures": EXPOSURES.replace("$at", str(at)).replace("$since", since),
         "duplicates": _DUPLICATES + few,
         "late": _LATE,
     }
@@ -276,12 +289,14 @@ def tables(at: int, within: str, most: int, newest: Mapping[str, str]) -> Mappin
 
 def origin(number: int) -> str:
     """How many traces of a dataset came from a ledger, and how many of them an earlier dataset of the report has."""
-    left_out = f"(SELECT count(*) FROM dataset_{number}) - (SELECT count(*) FROM everything WHERE dataset = {number})"
-    return f"SELECT count(*) FILTER (starts_with(source_file, 'ledger:')), {left_out if number else 0} FROM dataset_{number}"
+    left_out = f"(SELECT count(*) FROM repeated_{number})" if number else "0"
+    return f"SELECT (SELECT count(*) FROM dataset_{number} WHERE {_OF_LEDGER}), {left_out}"
 
 
-def reach(number: int, scope: Scope) -> str:
+def reach(number: int, scope: Scope, datasets: int) -> str:
     """First and last event of SWR in a dataset within the period."""
+    if datasets == 1 and scope.account is None and scope.organization is None:
+        return "SELECT epoch_ms(min(first)), epoch_ms(max(last)) FROM by_hour"
     where = f"coalesce(service_type, 'SWR') = 'SWR' AND {period(scope.begin, scope.end)}"
     return f"SELECT epoch_ms(min(time)), epoch_ms(max(time)) FROM dataset_{number} WHERE {where}"
 
@@ -291,7 +306,7 @@ def ledger_runs(number: int) -> str:
     return f"""
         SELECT min(seq), max(seq), min(epoch_ms(time)), max(epoch_ms(time)) FROM (
             SELECT source_position AS seq, time, source_position - row_number() OVER (ORDER BY source_position) AS run
-            FROM dataset_{number} WHERE starts_with(source_file, 'ledger:')
+            FROM dataset_{number} WHERE {_OF_LEDGER}
         ) GROUP BY run ORDER BY 1
     """
 

@@ -26,6 +26,7 @@ from ..results import Millis
 from ..store import Store
 from ..tables import row_columns, row_schema, rows_to_arrow
 from . import questions
+from .access import OLDEST_OPEN
 from .coverage import Period, Run, retention
 from .dataset import UNKNOWN_DAY, Dataset
 from .export import utc_text
@@ -164,7 +165,8 @@ class _Build:
         at = self.now if self.scope.end is None else min(self.now, self.scope.end)
         within = questions.period(self.scope.begin, None)
         newest = {name: self._newest(connection, hours.replace("$period", within)) for name, hours in questions.NEWEST.items()}
-        for name, query in questions.tables(at, within, self.most, newest).items():
+        since = questions.period(_one(connection, OLDEST_OPEN)[0], None)
+        for name, query in questions.tables(at, within, self.most, newest, since).items():
             self.tables[name] = _table(connection, name, query)
         self._put("catalog", list(self._catalog(connection)))
         inputs = list(self._inputs(connection))
@@ -186,6 +188,8 @@ class _Build:
     def _views(self, connection: duckdb.DuckDBPyConnection) -> None:
         """`told`: what happened up to the period's end, within account and organization; `scoped`: that of the period only."""
         connection.execute("SET TimeZone = 'UTC'")
+        # Each question opens all files.
+        connection.execute("SET parquet_metadata_cache = true")
         end = self.scope.end
         days = None if end is None else ("0000-00-00", UNKNOWN_DAY if end < 0 else utc_text(end)[:10])
         for number, dataset in enumerate(self.datasets):
@@ -241,7 +245,7 @@ class _Build:
         found: list[RetentionRow] = []
         period = Period(self.scope.begin, self.scope.end)
         for number, dataset in enumerate(self.datasets):
-            told = Period(*_one(connection, questions.reach(number, self.scope)))
+            told = Period(*_one(connection, questions.reach(number, self.scope, len(self.datasets))))
             runs = (
                 [Run(*row) for row in connection.sql(questions.ledger_runs(number)).fetchall()] if dataset.manifest.export else []
             )
