@@ -441,7 +441,8 @@ def test_an_interrupted_run_leaves_nothing(tmp_path: Path) -> None:
     cancel.set()
     with pytest.raises(Cancelled):
         ingest([str(tmp_path / "in")], Dataset(tmp_path / "dataset", create=True), now=NOW, cancel=cancel)
-    assert os.listdir(tmp_path / "dataset") == ["_swrbatch"] and os.listdir(tmp_path / "dataset" / "_swrbatch") == ["lock"]
+    assert os.listdir(tmp_path / "dataset") == ["_swrbatch"]
+    assert sorted(os.listdir(tmp_path / "dataset" / "_swrbatch")) == ["lock", "manifest.json"]
     assert counts(into(tmp_path / "dataset", tmp_path / "in")) == (3, 3, 0, 0)
 
 
@@ -548,14 +549,18 @@ def test_killed_at_random_moments(tmp_path: Path, killing: Killer) -> None:
     _, _, seconds = killing(tmp_path / "whole", paths, NOW)
     expected = signature(tmp_path / "whole")
     rng, killed = random.Random(5), 0
-    for number in range(10):
+    for number in range(60):
         dataset = tmp_path / f"killed-{number}"
-        code, _, _ = killing(dataset, paths, NOW, after=rng.uniform(0.02, 1.0) * seconds)
+        code, _, took = killing(dataset, paths, NOW, after=rng.uniform(0.02, 1.0) * seconds)
         assert code in (0, -9)
-        killed += code == -9
         into(dataset, *paths)
         check_finished(dataset, expected)
-    assert killed >= 3
+        killed += code == -9
+        if killed == 10:
+            return
+        if code == 0:
+            seconds = min(seconds, took)  # how long a run takes changes with what else the machine does
+    pytest.fail(f"only {killed} of 60 runs were killed before their end")
 
 
 def test_two_runs_at_once(tmp_path: Path, killing: Killer) -> None:
