@@ -76,7 +76,7 @@ class Dataset:
         self._own = os.path.join(self.path, _OWN)
         self._file = os.path.join(self._own, "manifest.json")
         if not os.path.exists(self._file):
-            if self._has_parts():
+            if self._has_parts() and not os.path.exists(self._file):  # another first run may have begun meanwhile
                 # Parts that no manifest names are removed: that must not happen to all of them.
                 raise StoreError(f"the manifest {self._file} is missing; restore it from a backup, or choose another folder")
             if not create:
