@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from ..errors import ExitCode, UsageError, has_errors
+from ..errors import ExitCode, UsageError, has_errors, to_json_text
 from .options import AccountOption, Format, FormatOption, UserOption, cancelled_by_signals, exits, show, store_path
 
 if TYPE_CHECKING:
@@ -112,4 +111,4 @@ def _images(batch: Batch, cancel: Cancel, files: LayerFiles | None) -> tuple[lis
 def _show(sharing: Sharing, files: FileSharing | None, format: Format) -> None:
     from .dedupe_text import to_json, to_text
 
-    show(json.dumps(to_json(sharing, files), ensure_ascii=False) if format is Format.JSON else to_text(sharing, files))
+    show(to_json_text(to_json(sharing, files)) if format is Format.JSON else to_text(sharing, files))

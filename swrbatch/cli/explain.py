@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from ..errors import ExitCode, Lang, UsageError, printable
+from ..errors import ExitCode, Lang, UsageError, printable, to_json_text
 from .options import Format, FormatOption, LangOption, Language, exits, lang, show
 from .text import rows_cut, table, terminal_columns, width, word, wrapped
 
@@ -50,7 +49,7 @@ def explain(
         query = _query(text or [])
         found = find(query)
         if format is Format.JSON:
-            show(json.dumps(_to_json(query, found), ensure_ascii=False))
+            show(to_json_text(_to_json(query, found)))
         elif found.matches:
             show(_to_text(found, lang(language)))
         else:
@@ -134,7 +133,7 @@ def _nothing(query: str, found: Explanation, language: Lang) -> str:
 
 def _listing(entries: tuple[Entry, ...], format: Format, language: Lang) -> str:
     if format is Format.JSON:
-        return json.dumps([_entry_json(entry) for entry in entries], ensure_ascii=False)
+        return to_json_text([_entry_json(entry) for entry in entries])
     head = [word(text, language) for text in ("code", "kind", "level", "guide", "meaning")]
     rows = [
         (

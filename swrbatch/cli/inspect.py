@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import enum
-import json
 from typing import Annotated, Any
 
 import typer
 
 from ..digest import Cancel
-from ..errors import ExitCode
+from ..errors import ExitCode, to_json_text
 from .options import (
     AccountOption,
     Format,
@@ -81,7 +80,7 @@ def _print(result: Any, *, layers: bool, format: Format, language: Language) -> 
     from .text import issue_lines
 
     if format is Format.JSON:
-        show(json.dumps(to_json(result), ensure_ascii=False))
+        show(to_json_text(to_json(result)))
     elif result.images:
         show(to_text(result, layers=layers))
     for found in result.issues:

@@ -65,7 +65,7 @@ class Stage:
     missing: tuple[str, ...]
     parent: Stage | None
     steps: tuple[Step, ...]
-    environment: Mapping[str, str | None]
+    environment: MappingProxyType[str, str | None]
 
     def chain(self) -> Iterator[Stage]:
         """This stage, the one it starts from, and so on."""
@@ -128,7 +128,8 @@ def _stage(
     origin = group[0]
     base = expand(origin.values[0], escape, defaults) if origin.values else expand("", escape, {})
     parent = next((stage for stage in reversed(before) if stage.name and stage.name == (base.text or "").lower()), None)
-    environment: dict[str, str | None] = dict(parent.environment) if parent else {}
+    # Shared with the stage that it starts from, until this one changes it: stages may be many.
+    environment = parent.environment if parent else MappingProxyType[str, str | None]({})
     shell = parent is None or all(step.shell for step in parent.steps[-1:])
     visible: dict[str, str | None] = {**predefined, **environment}
     steps = []
@@ -142,7 +143,7 @@ def _stage(
                 visible.setdefault(pair.key, own)
         elif found.keyword == "ENV":
             added = {pair.key: expand(pair.value or "", escape, visible).text for pair in found.pairs}
-            environment.update(added)
+            environment = MappingProxyType({**environment, **added})
             visible.update(added)
     return Stage(
         origin=origin,
@@ -151,7 +152,7 @@ def _stage(
         missing=base.missing,
         parent=parent,
         steps=tuple(steps),
-        environment=MappingProxyType(environment),
+        environment=environment,
     )
 
 

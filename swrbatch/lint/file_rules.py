@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from collections.abc import Set as AbstractSet
+from itertools import islice
 from typing import Final
 
 from .build import Build, Step
@@ -171,8 +173,8 @@ def secret_in_build(build: Build) -> Iterator[Hit]:
 
 
 def secret_pairs(build: Build) -> Iterator[tuple[Instruction, Pair]]:
-    """The pairs of ENV and ARG that look like secrets."""
-    for found in build.file.instructions:
+    """The pairs of ENV and ARG that look like secrets, those that ONBUILD sets later too."""
+    for found in (own for each in build.file.instructions for own in (each, each.trigger) if own is not None):
         for pair in found.pairs if found.keyword in ("ENV", "ARG") else ():
             value = (pair.value or "").strip("\"'")
             unset = pair.value is None and found.keyword == "ARG"
@@ -292,6 +294,17 @@ def database_without_volume(build: Build) -> Iterator[Hit]:
                     return
 
 
+_MAX_PATH: Final = 4096  # Linux takes no longer ones
+
+
+def _volume_of(path: str, volumes: AbstractSet[str]) -> str | None:
+    """The outermost of these folders that a path lies in, or is."""
+    if not volumes or len(path) > _MAX_PATH:
+        return None
+    ends = [at for at, char in enumerate(path) if char == "/" and at]
+    return next((path[:at] for at in (*ends, len(path)) if path[:at] in volumes), None)
+
+
 _WRITERS: Final = frozenset(["touch", "mkdir", "cp", "mv", "chown", "chmod", "tee", "install", "ln", "tar"])
 
 
@@ -304,15 +317,15 @@ _WRITERS: Final = frozenset(["touch", "mkdir", "cp", "mv", "chown", "chmod", "te
 )  # fmt: skip
 def write_below_volume(build: Build) -> Iterator[Hit]:
     for stage in build.stages:
-        volumes: list[str] = []
+        volumes: set[str] = set()
         for step in stage.steps:
             if step.keyword == "VOLUME":
-                volumes += [value.rstrip("/") for value in step.values if value and value.startswith("/") and value != "/"]
+                volumes |= {value.rstrip("/") for value in step.values if value and value.startswith("/") and value != "/"}
             elif step.keyword == "RUN":
                 for command in step.commands or ():
                     written = [*command.writes, *(command.operands if command.name in _WRITERS else ())]
-                    pairs = ((path, volume) for path in written for volume in volumes if f"{path}/".startswith(f"{volume}/"))
-                    for path, volume in list(pairs)[:1]:
+                    below = ((path, volume) for path in written if (volume := _volume_of(path, volumes)) is not None)
+                    for path, volume in islice(below, 1):
                         yield hit(step.instruction, line=step.line_of(command), path=path, volume=volume)
 
 

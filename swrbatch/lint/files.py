@@ -14,16 +14,21 @@ from typing import Final, Literal, NoReturn
 
 from ..compression import Compression, sniff
 from ..errors import UsageError, printable
+from ..manifests import MAX_FILE
 from ..manifests import SUFFIXES as MANIFESTS
 from ..sources import SUFFIXES as ARCHIVES
 from .build import Context
-from .dockerfile import MAX_BYTES
+from .dockerfile import MAX_BYTES, parse_dockerfile
 
 Kind = Literal["dockerfile", "archive", "workload"]
 _NAME: Final = re.compile(r"(?:Dockerfile|Containerfile)(?:[.-].+)?|.+\.(?:Dockerfile|Containerfile)", re.IGNORECASE)
+_WHOLE_NAME: Final = re.compile(r"(?:.+\.)?(?:Dockerfile|Containerfile)", re.IGNORECASE)
 _FROM: Final = re.compile(rb"^[ \t]*FROM[ \t]", re.IGNORECASE | re.MULTILINE)
 _POD: Final = rb"(?:Pod|Deployment|StatefulSet|DaemonSet|ReplicaSet|Job|CronJob|ServiceAccount|\w*List)"
 _WORKLOAD: Final = re.compile(rb"^[ \t{,-]*[\"']?kind[\"']?[ \t]*:[ \t]*[\"']?" + _POD + rb"\b", re.MULTILINE)
+# Within a manifest the kind may stand anywhere: in flow style, in JSON of one line.
+_KIND: Final = re.compile(rb"(?<![\w-])kind[\"']?\s*:\s*(?:!!?\w*\s+)?[\"']?" + _POD + rb"\b|\?[ \t]+[\"']?kind\b")
+_UTF16: Final = (b"\xff\xfe", b"\xfe\xff")
 _SCRIPT_BYTES: Final = 1 << 18
 
 
@@ -54,7 +59,7 @@ def _files(path: str) -> list[LintFile]:
     if path == "-":
         return [LintFile("archive", path, False)]
     if os.path.isdir(path):
-        searched = [LintFile(kind, file, True) for file in _walk(path) if (kind := _kind_of(read_start(file), file)) is not None]
+        searched = [LintFile(kind, file, True) for file in _walk(path) if (kind := _kind_of(_start_of(file), file)) is not None]
         if not searched:
             raise UsageError(
                 f"{printable(path)} holds no Dockerfile, no archive ({', '.join(ARCHIVES)}) and no workload (YAML, JSON)"
@@ -62,7 +67,7 @@ def _files(path: str) -> list[LintFile]:
         return searched
     if not os.path.exists(path):
         raise UsageError(f"{printable(path)} does not exist")
-    data = read_start(path)
+    data = _start_of(path)
     kind = _kind_of(data, path) or (
         "dockerfile" if _NAME.fullmatch(os.path.basename(path)) and b"\0" not in data[:4096] else None
     )
@@ -76,15 +81,20 @@ def _kind_of(data: bytes, path: str) -> Kind | None:
     """What a file is by its first bytes; its name only decides between two kinds of text."""
     name = os.path.basename(path)
     binary = b"\0" in data[:4096]
-    # An old tar has no mark of its own: then its name must do.
-    if sniff(data[:6]) is not Compression.NONE or data[257:262] == b"ustar" or (binary and name.lower().endswith(ARCHIVES)):
+    # An old tar has no mark of its own: then its name must do. A text that has the mark by chance, or on purpose, has no zeros.
+    tar = binary and (data[257:262] == b"ustar" or name.lower().endswith(ARCHIVES))
+    if tar or sniff(data[:6]) is not Compression.NONE:
         return "archive"
+    if name.lower().endswith(MANIFESTS):
+        text = data.decode("utf-16", "ignore").encode() if data.startswith(_UTF16) else data
+        return "workload" if _KIND.search(text) else None
+    if _WHOLE_NAME.fullmatch(name):
+        return "dockerfile"  # whatever it holds: it must not be passed over because it cannot be read
     if binary:
         return None
-    is_manifest = _WORKLOAD.search(data) is not None
-    if is_manifest and (name.lower().endswith(MANIFESTS) or not _FROM.search(data)):
-        return "workload"
-    return "dockerfile" if not name.lower().endswith(MANIFESTS) and _FROM.search(data) else None
+    if _FROM.search(data) or (_NAME.fullmatch(name) and any(f.keyword == "FROM" for f in parse_dockerfile(data).instructions)):
+        return "dockerfile"
+    return "workload" if _WORKLOAD.search(data) else None
 
 
 def _walk(folder: str) -> Iterator[str]:
@@ -99,6 +109,11 @@ def _walk(folder: str) -> Iterator[str]:
 
 def _unreadable(e: OSError) -> NoReturn:
     raise UsageError(f"{printable(e.filename)} cannot be read: {e.strerror}") from e
+
+
+def _start_of(path: str) -> bytes:
+    """As much of a file as tells what it is."""
+    return read_start(path, MAX_FILE + 1 if path.lower().endswith(MANIFESTS) else MAX_BYTES + 1)
 
 
 def read_start(path: str, size: int = MAX_BYTES + 1) -> bytes:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+import os
 import xml.etree.ElementTree as ET
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict
 from typing import Any, Final
 from urllib.parse import quote
 
-from ..errors import Lang, UsageError, printable
+from ..errors import Lang, UsageError, printable, to_json_text
 from .catalog import RULES
 from .rule import Finding, Level, Rule
 from .targets import LintResult
@@ -33,7 +34,7 @@ def to_json(result: LintResult) -> str:
         "accepted": [asdict(one) for one in result.findings if one.accepted],
         "issues": [{name: getattr(one, name) for name in names} for one in result.issues],
     }
-    return json.dumps(told, ensure_ascii=False)
+    return to_json_text(told)
 
 
 def read_baseline(path: str) -> frozenset[str]:
@@ -55,7 +56,7 @@ def to_sarif(findings: Sequence[Finding], language: Lang, version: str) -> str:
     driver = {"name": "swrbatch", "version": version, "rules": [_sarif_rule(one, language) for one in RULES]}
     results = [_sarif_result(one, index[one.rule], language) for one in findings]
     run = {"tool": {"driver": driver}, "columnKind": "unicodeCodePoints", "results": results}
-    return json.dumps({"$schema": _SCHEMA, "version": "2.1.0", "runs": [run]}, ensure_ascii=False)
+    return to_json_text({"$schema": _SCHEMA, "version": "2.1.0", "runs": [run]})
 
 
 def _sarif_rule(one: Rule, language: Lang) -> dict[str, Any]:
@@ -75,7 +76,7 @@ def _sarif_rule(one: Rule, language: Lang) -> dict[str, Any]:
 def _sarif_result(one: Finding, index: int, language: Lang) -> dict[str, Any]:
     place: dict[str, Any] = {"physicalLocation": _sarif_lines(one)}
     if one.image:
-        place = {"physicalLocation": {"artifactLocation": {"uri": quote(one.path)}}, "logicalLocations": _sarif_logical(one)}
+        place = {"physicalLocation": {"artifactLocation": {"uri": _uri(one)}}, "logicalLocations": _sarif_logical(one)}
     return {
         "ruleId": one.rule,
         "ruleIndex": index,
@@ -87,10 +88,15 @@ def _sarif_result(one: Finding, index: int, language: Lang) -> dict[str, Any]:
     }
 
 
+def _uri(one: Finding) -> str:
+    """The path as a URI; a name that is not UTF-8 keeps its bytes."""
+    return quote(os.fsencode(one.path))
+
+
 def _sarif_lines(one: Finding) -> dict[str, Any]:
     region = {"startLine": one.line, "endLine": one.end_line}
     context = {**region, "snippet": {"text": one.snippet}}
-    return {"artifactLocation": {"uri": quote(one.path)}, "region": region, "contextRegion": context}
+    return {"artifactLocation": {"uri": _uri(one)}, "region": region, "contextRegion": context}
 
 
 def _sarif_logical(one: Finding) -> list[dict[str, str]]:
@@ -106,7 +112,7 @@ def _sarif_logical(one: Finding) -> list[dict[str, str]]:
 
 def to_gitlab(findings: Iterable[Finding], language: Lang) -> str:
     """A code quality report: a list of issues."""
-    return json.dumps(
+    return to_json_text(
         [
             {
                 "description": f"{_where(one)}{one.text(language)}. {one.remedy(language)}",
@@ -116,8 +122,7 @@ def to_gitlab(findings: Iterable[Finding], language: Lang) -> str:
                 "location": {"path": one.path, "lines": {"begin": one.line, "end": one.end_line}},
             }
             for one in findings
-        ],
-        ensure_ascii=False,
+        ]
     )
 
 

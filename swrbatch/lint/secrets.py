@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import posixpath
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Final
@@ -125,6 +125,7 @@ def _env_secrets(data: bytes) -> Iterator[str]:
             yield match[1]
 
 
+_MOST_VALUES: Final = 200
 _IN_COMMAND: Final = re.compile(
     r"((?:pass(?:word|wd|phrase)?|token|secret|api[_-]?key|access[_-]?key)[\"']?(?:\s*[=:]\s*|\s+)[\"']?)([^\s\"',\]$]+)",
     re.IGNORECASE,
@@ -134,9 +135,19 @@ _IN_ADDRESS: Final = re.compile(r"(://[^/\s:@]*:)[^@\s/]+@")
 _BEARER: Final = re.compile(r"\b(Bearer|Basic)\s+[\w.~+/=-]{8,}")
 
 
-def redacted(text: str, values: tuple[str, ...] = ()) -> str:
-    """The text of a command without what is a secret in it: these values, known forms, values after telling names."""
-    for value in sorted(values, key=len, reverse=True):
+def secret_values(pairs: Iterable[tuple[str, str]]) -> tuple[str, ...]:
+    """The values of variables (name, value) that look like secrets, to be kept out of all texts; the longest first."""
+    return tuple(sorted({value for name, value in pairs if len(value) > 3 and is_secret(name, value)}, key=lambda each: (-len(each), each)))
+
+
+def redacted(text: str, values: Sequence[str] = ()) -> str:
+    """The text of a command without what is a secret in it: these values, known forms, values after telling names.
+
+    Of a text that would have to be searched for more than `_MOST_VALUES` of them nothing is shown.
+    """
+    if len(values) > _MOST_VALUES:
+        return "***"
+    for value in values:
         text = text.replace(value, "***")
     text = _WHOLE_KEY.sub("***", text)
     text = _IN_ADDRESS.sub(r"\1***@", _KNOWN.sub("***", text))

@@ -8,6 +8,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from itertools import accumulate
 from typing import TYPE_CHECKING, Final
 
 from .words import split_words, unquote
@@ -85,12 +86,13 @@ def script_of(command: Command) -> str | None:
 
 
 def _walk(root: Node, data: bytes) -> Iterator[Command]:
-    ascii_only = data.isascii()
+    # Characters before each byte: counted once, for a text may have as many commands as characters.
+    before = None if data.isascii() else [0, *accumulate(byte & 0xC0 != 0x80 for byte in data)]
     stack: list[tuple[Node, bool, tuple[str, ...]]] = [(root, False, ())]
     while stack:
         node, background, writes = stack.pop()
         if node.type in _COMMANDS:
-            offset = node.start_byte if ascii_only else len(data[: node.start_byte].decode("utf-8", "replace"))
+            offset = node.start_byte if before is None else before[node.start_byte]
             yield _command(node, offset, background, writes)
         if node.type == "redirected_statement":
             writes = (*writes, *_targets(node))
@@ -129,7 +131,7 @@ def _command(node: Node, offset: int, background: bool, writes: tuple[str, ...])
     name = words[0].rpartition("/")[2] if words else ""
     direct = tuple(_targets(node))
     return Command(
-        name=name, words=tuple(words[1:]), offset=offset, background=background, writes=(*writes, *direct), wrapped=tuple(wrapped)
+        name=name, words=tuple(words[1:]), offset=offset, background=background, writes=writes + direct, wrapped=tuple(wrapped)
     )
 
 

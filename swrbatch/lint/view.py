@@ -17,7 +17,7 @@ from ..inspect.tree import MergedTree, TreeFile
 from .build import Build
 from .history import History, Step, build_of, read_history
 from .layer_contents import LayerContents
-from .secrets import is_secret
+from .secrets import secret_values
 
 SHELLS: Final = ("sh", "bash", "ash", "dash")
 _FOLDERS: Final = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"  # what engines take without a PATH
@@ -178,7 +178,7 @@ class ImageView:
         """The values of variables that look like secrets, to be kept out of all texts."""
         pairs = [*self.head.environment]
         pairs += [(pair.key, pair.value or "") for step in self.history.steps for pair in (*step.arguments, *step.pairs)]
-        return tuple({value for name, value in pairs if len(value) > 3 and is_secret(name, value)})
+        return secret_values(pairs)
 
     @cached_property
     def final_secrets(self) -> Mapping[str, int]:
