@@ -22,7 +22,7 @@ from swrbatch.lint.catalog import RULES, select_rules
 from swrbatch.lint.check import lint_dockerfile
 from swrbatch.lint.ignored import excludes
 from swrbatch.lint.rule import Finding
-from swrbatch.lint.secrets import is_secret
+from swrbatch.redaction import is_secret
 
 BARE = Context(ignored=None, read=lambda name: None)
 GUIDED = Context(ignored=(".git/",), read=lambda name: None)

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, Final
 
@@ -19,6 +19,7 @@ from ..digest import Cancel, Digest
 from ..errors import ArchiveFault, Issue, has_errors
 from ..image import ImageConfig
 from ..layers import Budget, LayerSource
+from ..redaction import assigned, is_secret, redacted, redacted_words, secret_values
 from ..validate import ArchiveImage, issues_of, read_archive
 from .contents import ArchiveLayers, LayerWalk, at_layer
 from .dive import DiveCount, DiveNumbers
@@ -66,6 +67,33 @@ class RunSettings:
         )
 
 
+def secret_values_of(raw: bytes) -> tuple[str, ...]:
+    """The values in a config's bytes that look like secrets: of its environment, and of variables in its history."""
+    value = json.loads(raw)
+    run, steps = value.get("config"), value.get("history")
+    texts = [*_texts(run.get("Env"))] if isinstance(run, dict) else []
+    pairs = [(name, text) for name, _, text in (each.partition("=") for each in texts)]
+    for step in steps if isinstance(steps, list) else ():
+        text = step.get("created_by") if isinstance(step, dict) else None
+        pairs += assigned(text) if isinstance(text, str) else ()
+    return secret_values(pairs)
+
+
+def without_secrets(run: RunSettings, values: Sequence[str]) -> RunSettings:
+    """The settings to be shown: what of their commands, labels and names is a secret is hidden."""
+    return replace(
+        run,
+        entrypoint=redacted_words(run.entrypoint, values),
+        cmd=redacted_words(run.cmd, values),
+        healthcheck=redacted_words(run.healthcheck, values),
+        user=redacted(run.user, values),
+        working_dir=redacted(run.working_dir, values),
+        exposed_ports=tuple(redacted(each, values) for each in run.exposed_ports),
+        volumes=tuple(redacted(each, values) for each in run.volumes),
+        labels=tuple((key, "***" if is_secret(key, text) else redacted(text, values)) for key, text in run.labels),
+    )
+
+
 def _text(value: object) -> str:
     return value if isinstance(value, str) else ""
 
@@ -84,7 +112,7 @@ def _keys(value: Any) -> tuple[str, ...]:
 class InspectedLayer:
     """A layer. `bytes` is its tar's size, `stored_bytes` that of what is stored; `digest` None where only reading it would tell.
 
-    `step` is the history's `created_by`; None when the history does not have as many steps as there are layers.
+    `step` is the history's `created_by`, without secrets; None when the history does not have as many steps as there are layers.
     """
 
     diff_id: Digest
@@ -222,7 +250,8 @@ def merge(
     """Read the layers, lowest first. Raises an `ArchiveFault` located at the layer (`place`)."""
     tree = MergedTree(keep_files=wanted.files)
     dive = DiveCount() if wanted.dive else None
-    steps = config.created_by()
+    secret = secret_values_of(raw_config)
+    steps = [redacted(step, secret) for step in config.created_by()]
     told = len(steps) == len(layers)
     found = []
     for position, layer in enumerate(layers):
@@ -249,7 +278,7 @@ def merge(
         os=config.os,
         created=config.created,
         docker_version=config.docker_version,
-        run=RunSettings.parse(raw_config),
+        run=without_secrets(RunSettings.parse(raw_config), secret),
         layers=tuple(found),
         total_bytes=tree.total_bytes,
         final_bytes=tree.final_bytes,

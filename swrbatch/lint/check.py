@@ -9,12 +9,12 @@ from dataclasses import replace
 from typing import Final, TypeVar
 
 from ..errors import printable
+from ..redaction import redacted, secret_values
 from .build import Build, Context, plan_build
 from .catalog import IGNORE, IGNORE_FILE, RULES, named_in
 from .dockerfile import parse_dockerfile
 from .file_rules import secret_pairs
 from .rule import Finding, Hit, ImageHit, Level, Rule, fingerprint
-from .secrets import redacted, secret_values
 from .workload import WorkloadFile
 
 MOST: Final = 500

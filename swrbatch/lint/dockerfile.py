@@ -12,9 +12,9 @@ from dataclasses import dataclass
 from itertools import islice
 from typing import Final
 
+from ..redaction import is_secret_name
 from .grammar import faults_of
 from .instructions import Comment, Dockerfile, Fault, Flag, Heredoc, Instruction, Pair
-from .secrets import is_secret_name
 from .words import NotStrings, json_form, split_words, unquote
 
 MAX_BYTES: Final = 1 << 20

@@ -8,13 +8,13 @@ from collections.abc import Set as AbstractSet
 from itertools import islice
 from typing import Final
 
+from ..redaction import is_secret, is_secret_name
 from .build import Build, Step
 from .ignored import excludes
 from .images import split_image
 from .instructions import Instruction, Pair
 from .packages import bare, installs, language_install, package_calls
 from .rule import Hit, Level, hit, rule
-from .secrets import is_secret, is_secret_name
 
 _TAR: Final = re.compile(r"\.(tar|tgz|tbz2?|txz|tar\.(gz|bz2|xz|zst|lz|lzma|Z))$", re.IGNORECASE)
 _URL: Final = re.compile(r"(https?|ftp)://|git@|git://", re.IGNORECASE)

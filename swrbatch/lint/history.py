@@ -13,6 +13,7 @@ import json
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, Final
 
 from ..inspect.images import RunSettings
@@ -59,7 +60,7 @@ class Step:
         return _pairs(self.text) if self.keyword in ("ENV", "ARG") else ()
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True)
 class History:
     """The steps of an image. `fits` tells whether as many of them made a layer as there are layers."""
 
@@ -73,7 +74,19 @@ class History:
 
     def step_of(self, layer: int) -> Step | None:
         """The step that made a layer."""
-        return next((step for step in self.steps if step.layer == layer), None)
+        return self._by_layer.get(layer)
+
+    def step_at(self, place: str) -> Step | None:
+        """The step that a place names (`history[3]`); None for another place."""
+        return self._by_place.get(place)
+
+    @cached_property
+    def _by_layer(self) -> dict[int, Step]:
+        return {step.layer: step for step in self.steps if step.layer is not None}
+
+    @cached_property
+    def _by_place(self) -> dict[str, Step]:
+        return {step.place: step for step in self.steps}
 
 
 def read_history(raw_config: bytes, layers: int) -> History:

@@ -55,7 +55,8 @@ class ImageHit:
     """A place of an image where a rule holds.
 
     `place` is a path in the layer, or what of config and history is meant (`config.User`, `history[3]`); `layer` counts from 0;
-    `bytes` is what it costs. `guess` tells that the base image's share is not known but guessed.
+    `bytes` is what it costs. `guess` tells that the base image's share is not known but guessed. `mark` tells apart hits at one
+    place that are not the same matter.
     """
 
     place: str
@@ -64,6 +65,7 @@ class ImageHit:
     params: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
     level: Level | None = None
     guess: bool = False
+    mark: str = ""
 
 
 def image_hit(
@@ -73,12 +75,19 @@ def image_hit(
     size: int | None = None,
     level: Level | None = None,
     guess: bool = False,
+    mark: str = "",
     **params: object,
 ) -> ImageHit:
     """A hit on an image; the parameters fill the texts."""
     clean = {key: printable(value, 120) for key, value in params.items()}
     return ImageHit(
-        place=printable(place, 400), layer=layer, bytes=size, params=MappingProxyType(clean), level=level, guess=guess
+        place=printable(place, 400),
+        layer=layer,
+        bytes=size,
+        params=MappingProxyType(clean),
+        level=level,
+        guess=guess,
+        mark=mark,
     )
 
 
@@ -179,7 +188,8 @@ class Finding:
 
 def fingerprint(*parts: str) -> str:
     """What tells a finding from others from run to run: a hash of its place."""
-    return hashlib.sha256("\0".join(parts).encode("utf-8", "replace")).hexdigest()
+    # Names are an image's own: none may hold what parts them, and so pass for another place.
+    return hashlib.sha256("\0".join(part.replace("\0", "\\0") for part in parts).encode("utf-8", "replace")).hexdigest()
 
 
 Texts = tuple[str, str]  # English and Chinese

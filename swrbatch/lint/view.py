@@ -13,13 +13,15 @@ from typing import Final, Literal
 from ..digest import Digest
 from ..image import ImageConfig
 from ..inspect.images import RunSettings
-from ..inspect.tree import MergedTree, TreeFile
+from ..inspect.tree import MergedTree, TreeFile, path_parts
+from ..redaction import secret_values
 from .build import Build
 from .history import History, Step, build_of, read_history
 from .layer_contents import LayerContents
-from .secrets import secret_values
 
 SHELLS: Final = ("sh", "bash", "ash", "dash")
+MAX_FOLDERS: Final = 1_000
+"""Folders of a PATH that are looked through."""
 _FOLDERS: Final = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"  # what engines take without a PATH
 
 
@@ -189,21 +191,23 @@ class ImageView:
     def text_at(self, path: str) -> str | None:
         """The text of a file of the final tree that was kept (see `read_layer`); links followed."""
         found = self.tree.resolve(path)
-        return self.layers[found.layer].texts.get("/".join(_parts(found.member.name))) if isinstance(found, TreeFile) else None
+        if not isinstance(found, TreeFile):
+            return None
+        # A hard link's content may lie in a layer below that of the link.
+        name = "/".join(path_parts(found.member.name))
+        below = (self.layers[layer].texts.get(name) for layer in range(found.layer, -1, -1))
+        return next((text for text in below if text is not None), None)
 
     def find_program(self, word: str) -> TreeFile | bool | None:
         """What starts when a container is told to run `word`: as `MergedTree.resolve`, PATH and working folder looked through."""
         if "/" in word:
             folder = "" if word.startswith("/") else f"{self.run.working_dir}/"
             return self.tree.resolve(folder + word)
-        folders = dict(self.head.environment).get("PATH") or _FOLDERS
-        found = [self.tree.resolve(f"{folder or self.run.working_dir}/{word}") for folder in folders.split(":")]
+        path = dict(self.head.environment).get("PATH") or _FOLDERS
+        folders = list(dict.fromkeys(path.split(":", MAX_FOLDERS)))[:MAX_FOLDERS]
+        found = [self.tree.resolve(f"{folder or self.run.working_dir}/{word}") for folder in folders]
         files = [each for each in found if isinstance(each, TreeFile)]
         started = next((each for each in files if each.member.executable), None)
         if started is not None:
             return started
         return False if False in found else files[0] if files else None
-
-
-def _parts(name: str) -> list[str]:
-    return [part for part in name.split("/") if part and part != "."]
