@@ -41,8 +41,9 @@ _MOST_VALUES: Final = 200
 # A value in quotes may have blanks; one that begins with $ is a variable.
 _VALUE: Final = r"(?:\"(?!\$)[^\"]+\"|'(?!\$)[^']+'|(?!\$)[^\s\"',\]]+)"
 _IN_COMMAND: Final = re.compile(
-    rf"((?:pass(?:word|wd|phrase)?|token|secret|api[_-]?key|access[_-]?key)[\"']?(?:\s*[=:]\s*|\s+)){_VALUE}", re.IGNORECASE
+    rf"((?<!\$)(?:pass(?:word|wd|phrase)?|token|secret|api[_-]?key|access[_-]?key)[\"']?(?:\s*[=:]\s*|\s+)){_VALUE}", re.IGNORECASE
 )
+_LOGIN: Final = re.compile(rf"(\blogin\b[^\n]{{0,200}}?\s-(?:p|-password)[\s=]+){_VALUE}")
 _ASSIGNED: Final = re.compile(rf"(?<![\w.-])(-{{0,2}}([A-Za-z_][\w.-]{{0,100}})=)({_VALUE})")
 _WHOLE_KEY: Final = re.compile(r"-----BEGIN [A-Z ]*PRIVATE KEY.*", re.DOTALL)
 _IN_ADDRESS: Final = re.compile(r"(://[^/\s:@]*:)[^\s/]+@")
@@ -67,7 +68,7 @@ def redacted(text: str, values: Sequence[str] = ()) -> str:
     text = _WHOLE_KEY.sub("***", text)
     text = _IN_ADDRESS.sub(r"\1***@", KNOWN.sub("***", text))
     text = _ASSIGNED.sub(lambda found: f"{found[1]}***" if is_secret(found[2], _bare(found[3])) else found[0], text)
-    return _IN_COMMAND.sub(r"\1***", _BEARER.sub(r"\1 ***", text))
+    return _IN_COMMAND.sub(r"\1***", _LOGIN.sub(r"\1***", _BEARER.sub(r"\1 ***", text)))
 
 
 def redacted_words(words: Sequence[str], values: Sequence[str] = ()) -> tuple[str, ...]:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ..errors import ExitCode, Lang, UsageError, printable, to_json_text
+from ..redaction import redacted
 from .options import Format, FormatOption, LangOption, Language, exits, lang, show
 from .text import rows_cut, table, terminal_columns, width, word, wrapped
 
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
 
 app = typer.Typer(rich_markup_mode=None)
 _LABEL = 12
+_SHOWN = 2000  # characters of a query of which some are shown
 _FULL = 5  # entries that are shown in full, of those that are equally likely
 _OTHERS = 5  # others that are named
 
@@ -123,7 +125,7 @@ def _meaning(entry: Entry, language: Lang) -> str:
 
 
 def _nothing(query: str, found: Explanation, language: Lang) -> str:
-    shown = printable(" ".join(query.split()), 100)
+    shown = printable(redacted(" ".join(query[:_SHOWN].split())), 100)
     head = f"swrbatch: 没有找到对{shown}的解释" if language == "zh" else f"swrbatch: nothing is known of {shown}"
     if not found.nearest:
         return head + ("；全部条目见 swrbatch explain --list" if language == "zh" else "; see swrbatch explain --list")
@@ -150,7 +152,7 @@ def _listing(entries: tuple[Entry, ...], format: Format, language: Lang) -> str:
 
 def _to_json(query: str, found: Explanation) -> dict[str, Any]:
     return {
-        "query": printable(query),
+        "query": printable(redacted(query[:_SHOWN])),
         "matches": [_match_json(match) for match in found.matches],
         "nearest": [entry.id for entry in found.nearest],
     }

@@ -15,8 +15,9 @@ from typing import Final
 
 from ..errors import fault
 from ..tar import Member
-from .tree import MAX_NODES, WHITEOUT
+from .tree import WHITEOUT
 
+_MAX_NODES: Final = 800_000  # of both trees, the layers' and the merged one
 _DOUBLE: Final = ".wh..wh.."
 
 
@@ -160,8 +161,8 @@ class DiveCount:
 
     def _count(self) -> None:
         self._nodes += 1
-        if self._nodes > 2 * MAX_NODES:
-            raise fault("too-many-members", limit=2 * MAX_NODES)
+        if self._nodes > _MAX_NODES:
+            raise fault("too-many-members", limit=_MAX_NODES)
 
     def numbers(self) -> DiveNumbers:
         """The numbers so far."""

@@ -276,8 +276,8 @@ class _Parser:
         """The words, as far as the file may have so many variables."""
         if len(words) > self._variables:
             self._fault(line, f"more than {MAX_VARIABLES} variables", f"变量超过{MAX_VARIABLES}个")
-        words = words[: self._variables]
-        self._variables -= len(words)
+            words = words[: max(1, self._variables)]
+        self._variables = max(0, self._variables - len(words))
         return words
 
     def _heredocs(self, text: str, line: int) -> tuple[Heredoc, ...]:

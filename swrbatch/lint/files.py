@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 from typing import Final, Literal, NoReturn
 
 from ..compression import Compression, sniff
+from ..digest import Cancel
 from ..errors import UsageError, printable
 from ..manifests import MAX_FILE
 from ..manifests import SUFFIXES as MANIFESTS
@@ -41,25 +42,28 @@ class LintFile:
     searched: bool
 
 
-def lint_files(paths: Iterable[str]) -> list[LintFile]:
-    """What these paths name, each file once, in the order given. UsageError for a path that holds nothing to lint.
+def lint_files(paths: Iterable[str], cancel: Cancel) -> list[LintFile]:
+    """What these paths name, each file once, in the order given.
+
+    Raises `UsageError` for a path that holds nothing to lint, `Cancelled`.
 
     A file that is named itself counts as named, also where a folder holds it.
     """
     found: dict[str, LintFile] = {}
     for path in paths:
-        for file in _files(path):
+        for file in _files(path, cancel):
             real = os.path.realpath(file.path) if file.path != "-" else file.path
             before = found.get(real)
             found[real] = file if before is None else replace(before, searched=before.searched and file.searched)
     return list(found.values())
 
 
-def _files(path: str) -> list[LintFile]:
+def _files(path: str, cancel: Cancel) -> list[LintFile]:
     if path == "-":
         return [LintFile("archive", path, False)]
     if os.path.isdir(path):
-        searched = [LintFile(kind, file, True) for file in _walk(path) if (kind := _kind_of(_start_of(file), file)) is not None]
+        kinds = ((file, _kind_of(_start_of(file), file)) for file in _walk(path, cancel))
+        searched = [LintFile(kind, file, True) for file, kind in kinds if kind is not None]
         if not searched:
             raise UsageError(
                 f"{printable(path)} holds no Dockerfile, no archive ({', '.join(ARCHIVES)}) and no workload (YAML, JSON)"
@@ -97,10 +101,11 @@ def _kind_of(data: bytes, path: str) -> Kind | None:
     return "workload" if _WORKLOAD.search(data) else None
 
 
-def _walk(folder: str) -> Iterator[str]:
+def _walk(folder: str, cancel: Cancel) -> Iterator[str]:
     for at, folders, names in os.walk(folder, onerror=_unreadable):
         folders[:] = sorted(name for name in folders if name not in (".git", "node_modules"))
         for name in sorted(names):
+            cancel.check()
             path = os.path.join(at, name)
             named = _NAME.fullmatch(name) and not name.endswith(".dockerignore")
             if (named or name.lower().endswith((*ARCHIVES, *MANIFESTS))) and os.path.isfile(path):

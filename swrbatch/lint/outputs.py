@@ -19,6 +19,7 @@ _SCHEMA: Final = "https://json.schemastore.org/sarif-2.1.0.json"
 _SARIF: Final = {Level.ERROR: "error", Level.WARNING: "warning", Level.INFO: "note"}
 _GITLAB: Final = {Level.ERROR: "major", Level.WARNING: "minor", Level.INFO: "info"}
 _MAX_BASELINE: Final = 64 << 20
+_MAX_ELEMENTS: Final = 2_000_000  # of a baseline; so many findings as fit into its bytes have fewer
 
 
 def to_json(result: LintResult) -> str:
@@ -42,7 +43,8 @@ def read_baseline(path: str) -> frozenset[str]:
     try:
         with open(path, "rb") as file:
             data = file.read(_MAX_BASELINE + 1)
-        found: Any = json.loads(data) if len(data) <= _MAX_BASELINE else None
+        small = len(data) <= _MAX_BASELINE and sum(map(data.count, (b",", b"{", b"["))) <= _MAX_ELEMENTS
+        found: Any = json.loads(data) if small else None
         return frozenset(str(one["fingerprint"]) for one in found["findings"])
     except OSError as e:
         raise UsageError(f"the baseline {printable(path)} cannot be read: {e.strerror}") from e

@@ -63,19 +63,20 @@ def lint_paths(paths: Sequence[str], options: LintOptions, cancel: Cancel) -> Li
     An archive that cannot be read is an issue. Raises `UsageError` for a path that holds nothing to lint, `StoreError` when the
     disk of a spool is full, `Cancelled`.
     """
-    found = lint_files(paths)
+    found = lint_files(paths, cancel)
     manifests = tuple(file.path for file in found if file.kind == "workload")
-    parsed = [parse_workloads(read_start(path, MAX_FILE + 1), path) for path in manifests]
+    parsed = [parse_workloads(read_start(path, MAX_FILE + 1), path, cancel) for path in manifests]
     return joined(
         [
-            *(_dockerfile(file.path, options.rules) for file in found if file.kind == "dockerfile"),
+            *(_dockerfile(file.path, options.rules, cancel) for file in found if file.kind == "dockerfile"),
             LintResult(files=manifests, findings=lint_workloads(with_surroundings(parsed, options.registries), options.rules)),
             _archives([file for file in found if file.kind == "archive"], options, cancel),
         ]
     )
 
 
-def _dockerfile(path: str, rules: Sequence[Rule]) -> LintResult:
+def _dockerfile(path: str, rules: Sequence[Rule], cancel: Cancel) -> LintResult:
+    cancel.check()
     return LintResult(files=(path,), findings=lint_dockerfile(read_start(path), path, context_of(path), rules))
 
 
