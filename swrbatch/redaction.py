@@ -41,7 +41,8 @@ _MOST_VALUES: Final = 200
 # A value in quotes may have blanks; one that begins with $ is a variable.
 _VALUE: Final = r"(?:\"(?!\$)[^\"]+\"|'(?!\$)[^']+'|(?!\$)[^\s\"',\]]+)"
 _IN_COMMAND: Final = re.compile(
-    rf"((?<!\$)(?:pass(?:word|wd|phrase)?|token|secret|api[_-]?key|access[_-]?key)[\"']?(?:\s*[=:]\s*|\s+)){_VALUE}", re.IGNORECASE
+    rf"((?<!\$)(?:pass(?:word|wd|phrase)?|token|secret|api[_-]?key|access[_-]?key)[\"']?(?:\s*[=:]\s*|\s+)){_VALUE}",
+    re.IGNORECASE,
 )
 _LOGIN: Final = re.compile(rf"(\blogin\b[^\n]{{0,200}}?\s-(?:p|-password)[\s=]+){_VALUE}")
 _ASSIGNED: Final = re.compile(rf"(?<![\w.-])(-{{0,2}}([A-Za-z_][\w.-]{{0,100}})=)({_VALUE})")

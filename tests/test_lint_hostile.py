@@ -121,6 +121,17 @@ def test_a_directive_is_read_as_before() -> None:
     assert [fault.line for fault in parse_dockerfile(b"# escape= \nFROM a\n").faults] == [1]
 
 
+@pytest.mark.parametrize("text", ["${😀", "${${${${\U000ec660", "a ${x} 😀 {\U0010ffff", "${中", "cat <<${\U000f0000\n"])
+def test_no_character_crashes_the_parser_of_shell(text: str, children: Children) -> None:
+    act = f"from swrbatch.lint.shell import commands_of, last_statement\ncommands_of({text!r}); last_statement({text!r})"
+    assert not children.run([], act=act).failure
+
+
+def test_words_beyond_ascii_are_what_was_written() -> None:
+    (found,) = commands_of("复制 '文件 😀' é>中文 & ") or ()
+    assert (found.name, found.words, found.writes, found.background) == ("复制", ("文件 😀", "é"), ("中文",), True)
+
+
 def test_where_commands_stand_beyond_ascii() -> None:
     found = commands_of("echo é; echo 中文 && ls")
     assert found is not None
@@ -496,6 +507,15 @@ def test_a_base_is_the_longest_beginning_of_the_history() -> None:
         head(4, "ENV A=1", "ENV B=2", "ENV C=3"),
     ]
     assert [base.head and base.head.index for base in find_bases(heads)] == [None, 0, 1, 0, 2]
+
+
+@pytest.mark.parametrize("command", ["lint", "inspect"])
+@pytest.mark.parametrize("name", ["demo/\udcff:1", "demo/\x1b[31m:1", "demo/app:1\n", "demo/" + "a" * 100_000, "[!", ""])
+def test_a_name_that_no_image_has(command: str, name: str, tmp_path: Path) -> None:
+    assert CliRunner().invoke(app, ["init", "--store", str(tmp_path / "store")]).exit_code == 0
+    done = CliRunner().invoke(app, [command, "--store", str(tmp_path / "store"), "--", name])
+    assert done.exit_code in (1, 2) and isinstance(done.exception, SystemExit)
+    assert all(char.isprintable() or char == "\n" for char in done.output)
 
 
 # --- the end of a run ------------------------------------------------------------------------------------------------
