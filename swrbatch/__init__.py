@@ -11,13 +11,14 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from .actors import current_actor
     from .batch import BatchOptions, check_archives, import_archives
     from .digest import Cancel
     from .errors import Issue, Refused, Severity, StoreError, SwrbatchError, UsageError
     from .export import export_images
     from .pipeline import PipelineResult, run_pipeline
     from .pipeline_file import Pipeline, read_pipeline
-    from .store import Store, current_actor
+    from .store import Store
     from .sweep import collect_garbage
     from .sync import sync_stores
     from .tables import RunResult
@@ -65,7 +66,7 @@ _HOMES = {
     "UsageError": "errors",
     "check_archives": "batch",
     "collect_garbage": "sweep",
-    "current_actor": "store",
+    "current_actor": "actors",
     "export_images": "export",
     "import_archives": "batch",
     "read_pipeline": "pipeline_file",

@@ -16,18 +16,20 @@ import json
 import os
 import shutil
 from collections import deque
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from concurrent.futures import TimeoutError as FutureTimeout
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Final, Literal
 
+from .actors import DEFAULT_ACCOUNT, current_actor
+from .attempt import Attempt, Decision, LoadResult, LoadRules, OnConflict, Status, with_refusals
 from .compression import Compression
-from .cts import new_run_id
-from .digest import Cancel
+from .cts import Actor, new_run_id, now_ms
+from .digest import Cancel, Digest
 from .errors import Cancelled, ExitCode, Issue, StoreError, SwrbatchError, UsageError, codes_of, has_errors, issue, printable
-from .ledger.loads import Decision, LoadRules, LoadState, OnConflict, Status
+from .opening import Opening
 from .order import Order
 from .policy import Limits, Naming, is_registry, limits_for, upload_seq
 from .prepare import Prepared, PreparedImage, Progress, Rules, Workshop, prepare
@@ -45,21 +47,12 @@ from .results import (
 )
 from .sizes import format_size
 from .staging import Staging
-from .store import (
-    DEFAULT_ACCOUNT,
-    Attempt,
-    LoadResult,
-    Store,
-    current_actor,
-    initial_settings,
-    judge_attempt,
-    now_ms,
-    with_refusals,
-)
 from .tables import RunResult, write_report
 
 if TYPE_CHECKING:
+    from .ledger.loads import LoadState
     from .lint.gate import Gate, Gated
+    from .store import Store
 
 GROUP: Final = 128
 """Archives committed together at most."""
@@ -124,10 +117,10 @@ def import_archives(
     for, is written before. An interrupted run is returned with the exit code 130.
     """
     chosen = batch_options(**options)
-    if isinstance(store, Store):
-        return _raise_failure(run_batch(archives, store, chosen, load=True, cancel=cancel))
-    with Store(store, create=True) as opened:
-        return _raise_failure(run_batch(archives, opened, chosen, load=True, cancel=cancel))
+    if isinstance(store, str | os.PathLike):
+        with Opening(store, create=True) as opening:
+            return _raise_failure(run_batch(archives, opening, chosen, load=True, cancel=cancel))
+    return _raise_failure(run_batch(archives, store, chosen, load=True, cancel=cancel))
 
 
 def batch_options(
@@ -184,15 +177,20 @@ def _raise_failure(result: RunResult) -> RunResult:
 
 def run_batch(
     archives: Sequence[str | os.PathLike[str]],
-    store: Store | None,
+    store: Store | Opening | None,
     options: BatchOptions,
     *,
     load: bool,
     cancel: Cancel | None = None,
     progress: Progress | None = None,
 ) -> RunResult:
-    """Run a batch to its end or to what stops it; writes the report. Never raises what `RunResult.failure` can hold."""
-    return _Batch([os.fspath(a) for a in archives], store, options, load, cancel or Cancel(), progress).run()
+    """Run a batch to its end or to what stops it; writes the report.
+
+    Reading begins before a store that is not open yet is opened. Raises what keeps it from being opened, and `UsageError`; what
+    happens later, `RunResult.failure` holds.
+    """
+    opening = store if store is None or isinstance(store, Opening) else Opening.of(store)
+    return _Batch([os.fspath(a) for a in archives], opening, options, load, cancel or Cancel(), progress).run()
 
 
 class _Batch:
@@ -201,14 +199,14 @@ class _Batch:
     def __init__(
         self,
         names: list[str],
-        store: Store | None,
+        opening: Opening | None,
         options: BatchOptions,
         load: bool,
         cancel: Cancel,
         progress: Progress | None,
     ) -> None:
         self.names = names
-        self.store = store
+        self.opening = opening
         self.options = options
         self.load = load
         self.cancel = cancel
@@ -217,16 +215,12 @@ class _Batch:
         self.limits = options.limits or limits_for(options.profile)
         self.started = now_ms()
         self.run_id = new_run_id(self.started)
-        settings = store.settings() if store is not None else {}
-        self._check_registry(settings)
         self._check_report()
-        self.actor = current_actor(options.account or settings.get("account") or DEFAULT_ACCOUNT, options.user)
-        defaults = initial_settings(registry=options.registry, account=self.actor.account)
-        self.rules = LoadRules(
-            on_conflict=options.on_conflict, create_org=options.create_org, profile=options.profile, defaults=defaults
-        )
-        # Of a store that is there its own settings count, and only what it has not set is taken from the defaults.
-        self.planned = LoadState(settings={} if store is not None else dict(defaults))
+        self.store: Store | None = None
+        self.met = False
+        self.actor: Actor
+        self.rules: LoadRules
+        self.planned: LoadState
         self.seen: dict[str, tuple[str, str, bool]] = {}
         self.archives: list[ArchiveRow] = []
         self.images: list[ImageRow] = []
@@ -240,6 +234,35 @@ class _Batch:
         self.staging: Staging | None = None
         self.tmp = ""
 
+    def _meet_store(self) -> None:
+        """Open the store, if there is one, and hold the options against what it has set; once."""
+        if self.met:
+            return
+        options, settings = self.options, {}
+        if self.opening is not None:
+            self.store = self.opening.store()
+            settings = self.store.settings()
+            self._check_registry(settings)
+        self.actor = current_actor(options.account or settings.get("account") or DEFAULT_ACCOUNT, options.user)
+        if self.store is not None or options.against_new_store:
+            from .ledger.loads import LoadState
+            from .store import initial_settings
+
+            defaults = initial_settings(registry=options.registry, account=self.actor.account)
+            self.rules = LoadRules(
+                on_conflict=options.on_conflict, create_org=options.create_org, profile=options.profile, defaults=defaults
+            )
+            # Of a store that is there its own settings count, and only what it has not set is taken from the defaults.
+            self.planned = LoadState(settings={} if self.store is not None else dict(defaults))
+        self.met = True
+
+    def _known_layers(self, diff_ids: Iterable[Digest], media_type: str) -> dict[Digest, tuple[Digest, int]]:
+        """`Store.known_layers`, for workers: of a folder that had no ledger nothing is asked before there is one."""
+        assert self.opening is not None
+        if self.opening.folder.new and not self.opening.done:
+            return {}
+        return self.opening.wait(self.ended).known_layers(diff_ids, media_type)
+
     def _check_registry(self, settings: Mapping[str, str]) -> None:
         have, want = settings.get("registry"), self.options.registry
         if have and want and have.lower() != want.lower():
@@ -249,8 +272,8 @@ class _Batch:
 
     def _check_report(self) -> None:
         report = self.options.report
-        if report is not None and self.store is not None:
-            store = os.path.realpath(self.store.path)
+        if report is not None and self.opening is not None:
+            store = os.path.realpath(self.opening.folder.path)
             if os.path.commonpath([store, os.path.realpath(report)]) == store:
                 raise UsageError(f"--report {report}: it lies in the store, which holds nothing else; name a folder beside it")
 
@@ -260,11 +283,12 @@ class _Batch:
         failure: SwrbatchError | None = None
         try:
             with ExitStack() as stack:
-                if self.store is not None and self.load:
-                    self.tmp = stack.enter_context(self.store.run(self.run_id, self.cancel))
+                if self.opening is not None and self.load:
+                    self.tmp = stack.enter_context(self.opening.folder.run(self.run_id, self.cancel))
                 self._work(stack)
         except (StoreError, Cancelled) as e:
             failure = e
+        self._meet_store()
         result = self._result(failure)
         if self.options.report is not None:
             try:
@@ -274,7 +298,9 @@ class _Batch:
         return result
 
     def _work(self, stack: ExitStack) -> None:
-        self.gated = self._lint(self.options.lint, stack) if self.options.lint is not None else None
+        if self.options.lint is not None:
+            self._meet_store()  # what it refuses is told before all images are read
+            self.gated = self._lint(self.options.lint, stack)
         jobs = self.options.jobs or os.cpu_count() or 1
         pools = [ThreadPoolExecutor(jobs, thread_name_prefix=f"swrbatch-{what}") for what in ("archive", "layer", "block")]
         # A run that ends early does not wait for what has not begun; what has begun ends at its next chunk.
@@ -282,14 +308,14 @@ class _Batch:
             stack.callback(pool.shutdown, cancel_futures=True)
         stack.callback(self.ended.set)
         target = {"auto": Compression.GZIP}.get(self.options.compression) or Compression(self.options.compression)
-        if self.store is not None and self.load:
-            self.staging = Staging(self.store, self.tmp, target)
+        if self.opening is not None and self.load:
+            self.staging = Staging(self.opening.folder.layout, self.tmp, target)
             self.order = Order(self.staging)
         shop = Workshop(
             rules=Rules(
                 limits=self.limits,
                 naming=self.options.naming,
-                registry=self.options.registry if self.store is None else None,
+                registry=self.options.registry if self.opening is None else None,
                 organization=self.options.organization,
                 rename=self.options.rename,
                 hash_archives=self.options.hash_archives,
@@ -299,7 +325,7 @@ class _Batch:
             layer_pool=pools[1],
             block_pool=pools[2] if jobs > 1 else None,
             spool_dir=self.tmp or None,
-            store=self.store,
+            known_layers=self._known_layers if self.opening is not None else None,
             staging=self.staging,
             progress=self.progress,
             gated=self.gated,
@@ -340,6 +366,8 @@ class _Batch:
                 queue.append((item[0], pool.submit(prepare, item[1], item[0], shop)))
 
         fill()
+        # Only now: importing what opens a ledger takes as long as reading a hundred MiB, and the workers do that meanwhile.
+        self._meet_store()
         while queue:
             group: list[Prepared] = []
             while queue and len(group) < largest and (not group or queue[0][1].done()):
@@ -371,6 +399,8 @@ class _Batch:
         if self.store is None and not self.options.against_new_store:
             results = [LoadResult(a, tuple(_verdict(a) for _ in a.references)) for a in attempts]
         elif self.store is None:
+            from .store import judge_attempt
+
             judged = [judge_attempt(attempt, self.planned, self.actor, self.rules) for attempt in attempts]
             results = [with_refusals(LoadResult(a, tuple(map(_as_check, d)))) for a, d in zip(attempts, judged, strict=True)]
         elif self.order is not None:

@@ -195,6 +195,11 @@ def canonical_json(value: Any) -> str:
     return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
 
 
+def now_ms() -> int:
+    """The time now, ms UTC."""
+    return time.time_ns() // 1_000_000
+
+
 def new_run_id(now: int) -> str:
     """A name for one call of the program: its time (`now`, ms UTC) and something random."""
     return f"{time.strftime('%Y%m%dT%H%M%SZ', time.gmtime(now / 1000))}-{secrets.token_hex(4)}"

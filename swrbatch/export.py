@@ -34,7 +34,7 @@ from sqlalchemy import tuple_
 from .archive import MAX_CONFIG
 from .blobs import BlobReader
 from .compression import Compression, compress, reblock
-from .cts import Actor, Trace, new_run_id, new_trace
+from .cts import Actor, Trace, new_run_id, new_trace, now_ms
 from .destination import STREAM, Member, NewFile, Patch, Stream, Target, file_target, folder_target, tar_pieces
 from .digest import Cancel, Digest
 from .errors import ArchiveFault, Refused, StoreError, UsageError, issue, printable
@@ -45,7 +45,7 @@ from .ledger.events import append_events
 from .ledger.schema import organizations, repositories, tags
 from .policy import Reference, looks_like_registry, same_registry, split_name
 from .rights import Act
-from .store import Store, now_ms, tag_name, tag_path, tag_query
+from .store import Store, tag_name, tag_path, tag_query
 
 Form = Literal["docker-archive", "oci-archive", "oci-dir"]
 FORMS: Final = ("docker-archive", "oci-archive", "oci-dir")

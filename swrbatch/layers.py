@@ -10,7 +10,7 @@ import contextlib
 import hashlib
 import threading
 from collections.abc import Callable, Iterator
-from concurrent.futures import Executor
+from concurrent.futures import Executor, Future
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -95,7 +95,9 @@ class LayerSource:
         """
         size = self.extent.size
         self._check_size(size, reading, "as stored")
-        source = _Hashing()
+        # What is written as it is, is hashed meanwhile; what is compressed keeps the pool busy already.
+        beside = reading.pool if sink is not None and target is Compression.NONE else None
+        source = _Hashing(beside)
         raw = source.through(self.extent.chunks(reading.cancel), reading.progress)
         if self.compression is Compression.NONE:
             if sink is None or target is Compression.NONE:
@@ -156,21 +158,33 @@ class LayerSource:
 
 
 class _Hashing:
-    """Size and sha256 of what flows through."""
+    """Size and sha256 of what flows through; with a `pool` a piece is hashed there while whoever asked for it has it."""
 
-    def __init__(self) -> None:
+    def __init__(self, pool: Executor | None = None) -> None:
         self.size = 0
         self._sha = hashlib.sha256()
+        self._pool = pool
+        self._pending: Future[None] | None = None
 
     def through(self, pieces: Iterator[bytes], progress: Callable[[int], object] | None = None) -> Iterator[bytes]:
         for piece in pieces:
-            self._sha.update(piece)
+            self._settle()
+            if self._pool is not None and len(piece) == CHUNK:
+                self._pending = self._pool.submit(self._sha.update, piece)
+            else:
+                self._sha.update(piece)
             self.size += len(piece)
             if progress is not None:
                 progress(len(piece))
             yield piece
 
+    def _settle(self) -> None:
+        if self._pending is not None:
+            self._pending.result()
+            self._pending = None
+
     def digest(self) -> Digest:
+        self._settle()
         return Digest(self._sha.hexdigest())
 
 

@@ -19,6 +19,7 @@ import contextlib
 import ctypes
 import errno
 import fcntl
+import mmap
 import os
 import shutil
 import stat
@@ -36,6 +37,8 @@ from .image import Manifest
 
 LINK_BYTES: Final = 71
 _EAGER_SYNC: Final = 8 << 20
+BLOCK: Final = 1 << 20
+"""Bytes of a write that goes past the page cache."""
 
 
 @contextlib.contextmanager
@@ -63,31 +66,56 @@ class StagedBlob:
 
 
 class BlobWriter:
-    """A temporary file that takes a blob; use as a context manager, `done` makes it a `StagedBlob`."""
+    """A temporary file that takes a blob; use as a context manager, `done` makes it a `StagedBlob`.
+
+    Whole blocks go past the page cache (O_DIRECT) where the file system can: the blob is to be on the disk before anything refers
+    to it, and nobody reads it until then. Copying it into the cache first costs a processor more than compressing it does.
+    """
 
     def __init__(self, path: str) -> None:
         self.path = path
         self.size = 0
-        self._started = 0
+        # Memory of its own is at the border of a page, as such writes want it.
+        self._block = memoryview(mmap.mmap(-1, BLOCK))
+        self._filled = 0
+        self._direct: bool | None = None
         faults.point("blob:create:before")
         with disk_errors("a temporary file cannot be created"):
             self._fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o644)
         faults.point("blob:create:after")
 
     def write(self, data: bytes) -> None:
+        self.size += len(data)
+        view = memoryview(data)
+        while view:
+            taken = min(len(view), BLOCK - self._filled)
+            self._block[self._filled : self._filled + taken] = view[:taken]
+            self._filled += taken
+            view = view[taken:]
+            if self._filled == BLOCK:
+                self._flush()
+
+    def _flush(self) -> None:
         faults.point("blob:write:before")
         with disk_errors("a layer cannot be written"):
-            view = memoryview(data)
+            whole = self._filled == BLOCK
+            if (whole and self._direct is None) or (self._direct and not whole):
+                self._direct = _past_cache(self._fd, whole)
+            view = self._block[: self._filled]
             while view:
-                view = view[os.write(self._fd, view) :]
-        self.size += len(data)
+                try:
+                    view = view[os.write(self._fd, view) :]
+                except OSError as e:
+                    # A file system may take the flag, and then not what goes with it.
+                    if not self._direct or e.errno != errno.EINVAL:
+                        raise
+                    self._direct = _past_cache(self._fd, False)
+        self._filled = 0
         faults.point("blob:write:after")
-        if _sync_file_range is not None and self.size - self._started >= _EAGER_SYNC:
-            # The disk begins while the next blocks are compressed, so that the sync at the end finds little left to do.
-            _sync_file_range(self._fd, self._started, self.size - self._started, _SYNC_FILE_RANGE_WRITE)
-            self._started = self.size
 
     def done(self, digest: Digest) -> StagedBlob:
+        if self._filled:
+            self._flush()
         if self.size >= _EAGER_SYNC:
             # Large blobs go to the disk while others are still being read; the group's sync then finds little left to do.
             faults.point("blob:datasync:before")
@@ -104,6 +132,17 @@ class BlobWriter:
         if kind is not None:
             with contextlib.suppress(FileNotFoundError):
                 os.unlink(self.path)
+
+
+def _past_cache(fd: int, wanted: bool) -> bool:
+    """Have writes go past the page cache, or not; whether they do."""
+    flag = getattr(os, "O_DIRECT", 0)
+    flags = fcntl.fcntl(fd, fcntl.F_GETFL)
+    try:
+        fcntl.fcntl(fd, fcntl.F_SETFL, flags | flag if wanted else flags & ~flag)
+    except OSError:
+        return False
+    return wanted and bool(flag)
 
 
 @dataclass(frozen=True, slots=True)
@@ -368,8 +407,6 @@ def libc_function(name: str, *arguments: type) -> ctypes._NamedFuncPointer | Non
 
 # One call for a group of files, where fsync would take one for each.
 _syncfs = libc_function("syncfs", ctypes.c_int)
-_sync_file_range = libc_function("sync_file_range", ctypes.c_int, ctypes.c_int64, ctypes.c_int64, ctypes.c_uint)
-_SYNC_FILE_RANGE_WRITE: Final = 2
 
 
 def _read_regular(path: str, most: int) -> bytes | None:

@@ -16,11 +16,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Final
 
-from .cts import Actor, new_run_id, new_trace
+from .cts import Actor, new_run_id, new_trace, now_ms
 from .errors import UsageError, printable
 from .ledger.events import append_events
 from .policy import is_registry
-from .store import Store, now_ms
+from .store import Store
 
 VARIABLES: Final = (("SWRBATCH_AK", "SWRBATCH_SK"), ("HUAWEICLOUD_SDK_AK", "HUAWEICLOUD_SDK_SK"))
 """Where AK and SK are looked for, a pair at a time; the second is that of the official SDKs."""

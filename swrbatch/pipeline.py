@@ -26,12 +26,14 @@ from typing import TYPE_CHECKING, Annotated, Any, Final, Literal
 
 from sqlalchemy import select
 
+from .actors import DEFAULT_ACCOUNT, current_actor
+from .attempt import LoadRules, OnConflict
 from .audit.dataset import Dataset
 from .audit.export import export as export_audit
 from .audit.report import PAGE, build
 from .batch import batch_options, run_batch
 from .compression import Compression
-from .cts import Actor, canonical_json, new_run_id
+from .cts import Actor, canonical_json, new_run_id, now_ms
 from .digest import Cancel
 from .errors import Cancelled, ExitCode, Refused, StoreError, SwrbatchError, UsageError, printable
 from .export import export_images
@@ -39,7 +41,7 @@ from .export import select as select_images
 from .layout import disk_errors
 from .ledger.access import add_administrator, find, set_grant
 from .ledger.acting import Acting, Change, acting
-from .ledger.loads import LoadRules, OnConflict, read_state
+from .ledger.loads import read_state
 from .ledger.organizations import create_organization, show_row
 from .ledger.repositories import create_repository, edit_repository
 from .ledger.schema import events
@@ -49,7 +51,7 @@ from .pipeline_file import ExportSpec, ImportSpec, Pipeline, RepositorySpec
 from .policy import parse_reference
 from .results import ImageRow, Millis
 from .sources import expand
-from .store import DEFAULT_ACCOUNT, Store, current_actor, now_ms, tag_name
+from .store import Store, tag_name
 from .tables import RunResult, replacing, rows_to_arrow, write_parquet
 from .triggers import run_triggers
 

@@ -16,6 +16,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
 
+from .actors import check_name
 from .errors import UsageError, printable
 from .export import compression_of_name, parse_name
 from .ledger.shares import Terms as ShareTerms
@@ -26,7 +27,6 @@ from .policy import looks_like_registry, parse_category
 from .rights import LEVELS, Level
 from .settings_file import Place, SettingsFile, Told
 from .sizes import parse_size
-from .store import check_name
 from .yamltree import Scalar
 
 _REFERENCE: Final = re.compile(r"\$(?:\$(?=\{)|\{(?P<name>[A-Za-z_][A-Za-z0-9_]*)(?::-(?P<default>[^}]*))?\}|(?P<bad>\{))")

@@ -14,18 +14,18 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Final, Protocol
 
 from .archive import ArchiveIndex, open_archive
+from .attempt import Attempt, ImageRecord
 from .compression import Compression
+from .cts import now_ms
 from .digest import Cancel, Digest
 from .errors import ArchiveFault, Issue, fault, has_errors, issue, printable
 from .image import MAX_TEXT, OCI_LAYER_TYPES, Manifest
 from .layers import KEPT, Budget, LayerReading, LayerSource
 from .layout import StagedBlob
-from .ledger.loads import ImageRecord
 from .policy import Limits, Naming, Reference, parse_reference, same_registry
 from .rename import Rename
 from .sizes import format_size
 from .staging import Staging, TakenLayer
-from .store import Attempt, Store, now_ms
 from .validate import ArchiveContent, ArchiveImage, check_layers, issues_of, kept_manifest, read_archive
 
 if TYPE_CHECKING:
@@ -94,7 +94,9 @@ class Prepared:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Workshop:
-    """What the workers of a run share. `store` and `staging` are None for a check without a store or without loading.
+    """What the workers of a run share.
+
+    `known_layers` is `Store.known_layers`, None for a check without a store; `staging` is None without loading.
 
     `gated` is what lint found before.
     """
@@ -105,7 +107,7 @@ class Workshop:
     layer_pool: Executor
     block_pool: Executor | None
     spool_dir: str | None
-    store: Store | None = None
+    known_layers: Callable[[Iterable[Digest], str], dict[Digest, tuple[Digest, int]]] | None = None
     staging: Staging | None = None
     progress: Progress | None = None
     gated: Gated | None = None
@@ -290,9 +292,9 @@ def _known(needs: dict[LayerSource, _Need], shop: Workshop) -> dict[Compression,
         if need.staged and need.claimed is not None and need.kept_as is None:
             compression = layer.compression if layer.compression in KEPT else shop.target
             wanted.setdefault(compression, []).append(need.claimed)
-    if shop.store is None:
+    if shop.known_layers is None:
         return {}
-    return {c: shop.store.known_layers(ids, OCI_LAYER_TYPES[c]) for c, ids in wanted.items()}
+    return {c: shop.known_layers(ids, OCI_LAYER_TYPES[c]) for c, ids in wanted.items()}
 
 
 def _read_all(

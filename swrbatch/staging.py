@@ -19,8 +19,7 @@ from .compression import Compression
 from .digest import Cancel, Digest
 from .image import OCI_LAYER_TYPES
 from .layers import KEPT, LayerFacts, LayerReading, LayerSource
-from .layout import BlobWriter, StagedBlob
-from .store import Store
+from .layout import BlobWriter, RegistryLayout, StagedBlob
 
 
 class _Key(NamedTuple):
@@ -69,8 +68,8 @@ class _Entry:
 class Staging:
     """The staged layers of a run. Thread-safe."""
 
-    def __init__(self, store: Store, folder: str, target: Compression) -> None:
-        self._store = store
+    def __init__(self, layout: RegistryLayout, folder: str, target: Compression) -> None:
+        self._layout = layout
         self._folder = folder
         self._target = target
         self._lock = threading.Lock()
@@ -95,7 +94,7 @@ class Staging:
         as_it_is = source.compression in KEPT
         compression = source.compression if as_it_is else self._target
         if kept_as is not None:
-            if self._store.layout.blob_size(kept_as) == source.extent.size:
+            if self._layout.blob_size(kept_as) == source.extent.size:
                 facts = source.copy_to(None, compression, reading)
                 if facts.source_digest == kept_as:
                     return TakenLayer(facts, kept_as, facts.source_bytes, facts.compression, None, True)

@@ -15,32 +15,28 @@ under it is that of a few small files.
 
 from __future__ import annotations
 
-import getpass
 import json
 import os
-import socket
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Final
 
 from sqlalchemy import Connection, bindparam, delete, select, tuple_, update
 
+from .actors import DEFAULT_ACCOUNT, current_actor
 from .archive import MAX_OCI_MANIFEST
-from .cts import Actor, Trace, canonical_json, new_trace
-from .digest import Cancel, Digest
-from .errors import Issue, StoreError, UsageError, codes_of, has_errors, printable
+from .attempt import Attempt, Decision, ImageRecord, LoadResult, LoadRules, with_refusals
+from .cts import Actor, Trace, canonical_json, new_trace, now_ms
+from .digest import Digest
+from .errors import StoreError, codes_of
 from .image import Manifest
-from .layout import Link, RegistryLayout, StagedBlob, disk_errors, locked, run_folder
+from .layout import Link, locked, run_folder
 from .ledger import Ledger
 from .ledger.acting import Acting, acting
 from .ledger.events import append_events, chain_identity
 from .ledger.loads import (
     Accepted,
-    Decision,
-    ImageRecord,
-    LoadRules,
     LoadState,
     decide,
     known_layers,
@@ -55,92 +51,28 @@ from .ledger.schema import events, organizations, repositories, tag_removals, ta
 from .ledger.settings import set_up
 from .ledger.triggers import note_runs
 from .policy import ORGANIZATIONS_OF_A_USER, Reference
+from .store_folder import LEDGER, StoreFolder
 
 if TYPE_CHECKING:
     import pandas as pd
 
 DEFAULT_QUOTA: Final = ORGANIZATIONS_OF_A_USER
-DEFAULT_ACCOUNT: Final = "default"
 DEFAULT_REGION: Final = "local"
 _PENDING_BATCH: Final = 400
 
 
-def now_ms() -> int:
-    """The time now, ms UTC."""
-    return time.time_ns() // 1_000_000
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Attempt:
-    """An image that is to be loaded, or that was refused already (`issues` with an error; then `manifest` may be None).
-
-    `blobs` are the staged ones that the manifest needs and the store may lack; `layer_notes` go into the diff_id → blob map.
-    """
-
-    archive: str
-    image_index: int
-    originals: tuple[str, ...]
-    references: tuple[Reference, ...]
-    started_ms: int
-    issues: tuple[Issue, ...] = ()
-    manifest: Manifest | None = None
-    record: ImageRecord | None = None
-    blobs: tuple[StagedBlob, ...] = ()
-    layer_notes: tuple[dict[str, Any], ...] = ()
-
-    @property
-    def refused(self) -> bool:
-        return has_errors(self.issues)
-
-
-@dataclass(frozen=True, slots=True)
-class LoadResult:
-    """What became of an attempt, with the store's refusals among its issues: a decision for each reference, and its events."""
-
-    attempt: Attempt
-    decisions: tuple[Decision, ...]
-    events: list[dict[str, Any]] = field(default_factory=list)
-
-
-def with_refusals(result: LoadResult) -> LoadResult:
-    """The result whose attempt has the issues of its decisions too."""
-    attempt = result.attempt
-    found = [each for decision in result.decisions for each in decision.issues]
-    if not found:
-        return result
-    index = attempt.image_index
-    located = (each.at(archive=attempt.archive, place=f"manifest[{index}].RepoTags", image_index=index) for each in found)
-    return replace(result, attempt=replace(attempt, issues=(*attempt.issues, *located)))
-
-
-class Store:
+class Store(StoreFolder):
     """An open store. `Store(path)` opens one that exists; `Store(path, create=True)` makes it at need.
 
     Raises `StoreError` when there is none, or when it cannot be read or written. Use as a context manager, or call `close`.
     """
 
     def __init__(self, path: str | os.PathLike[str], *, create: bool = False) -> None:
-        self.path = os.path.abspath(os.fspath(path))
-        ledger = os.path.join(self.path, "ledger.db")
-        if not create and not os.path.exists(ledger):
-            raise StoreError(f"{self.path} is no store: make one with swrbatch init --store {self.path}, or by an import")
-        if create and not os.path.exists(ledger) and os.path.isdir(self.path) and _foreign(self.path):
-            raise StoreError(
-                f"{self.path} is not empty and is no store: choose an empty or a new folder, or the folder of a store"
-            )
-        with disk_errors(f"the store {self.path} cannot be made"):
-            os.makedirs(os.path.join(self.path, "locks"), exist_ok=True)
-        self.layout = RegistryLayout(self.path)
-        self.tmp = os.path.join(self.path, "tmp")
+        super().__init__(path, create=create)
         with locked(self.lock("ledger")):
-            self.ledger = Ledger(ledger)
+            self.ledger = Ledger(os.path.join(self.path, LEDGER))
         self.foreign: list[tuple[str, str, str]] = []
         self._heal()
-
-    @staticmethod
-    def exists(path: str | os.PathLike[str]) -> bool:
-        """Whether there is a store in this folder."""
-        return os.path.exists(os.path.join(path, "ledger.db"))
 
     def close(self) -> None:
         self.ledger.close()
@@ -150,10 +82,6 @@ class Store:
 
     def __exit__(self, *_: object) -> None:
         self.close()
-
-    def lock(self, name: str) -> str:
-        """The file of a lock: `sweep` (loads share it), `links` (whoever writes or removes links), `triggers`, `ledger`."""
-        return os.path.join(self.path, "locks", name)
 
     def actor(self, user: str | None, account: str | None) -> Actor:
         """Who acts here: `account` None means the store's own (see `current_actor` for the rest)."""
@@ -184,12 +112,6 @@ class Store:
             return set_up(act, chosen, defaults, place=self.path, asserted=actor is not None)
 
     # --- loading -----------------------------------------------------------------------------------------------------
-
-    @contextmanager
-    def run(self, run_id: str, cancel: Cancel) -> Iterator[str]:
-        """The surroundings of one run: a folder for temporary files, and the promise that no sweep takes blobs away."""
-        with locked(self.lock("sweep"), shared=True, cancel=cancel), run_folder(self.tmp, run_id) as folder:
-            yield folder
 
     def known_layers(self, diff_ids: Iterable[Digest], media_type: str) -> dict[Digest, tuple[Digest, int]]:
         """Blobs that hold these layers and are really there, with the right size: diff_id → (digest, size in bytes)."""
@@ -583,29 +505,6 @@ def _upload(
 # --- who, and what init sets --------------------------------------------------------------------------------------------
 
 
-def current_actor(account: str, user: str | None) -> Actor:
-    """The asserted (account, user), with the login name, the host and the CI job that the machine knows.
-
-    `user` None: `$SWRBATCH_USER`, else the login name. UsageError for an empty or unprintable name.
-    """
-    try:
-        login = getpass.getuser()
-    except (KeyError, OSError):
-        login = str(os.getuid())
-    name = user or os.environ.get("SWRBATCH_USER") or login
-    check_name("user", name)
-    check_name("account", account)
-    variables = ("CI_JOB_URL", "CI_JOB_ID", "BUILD_URL", "BUILD_TAG", "GITHUB_RUN_ID")
-    job = next((os.environ[v] for v in variables if os.environ.get(v)), "")
-    return Actor(account, name, printable(login), printable(socket.gethostname()), printable(job))
-
-
-def check_name(what: str, value: str) -> None:
-    """UsageError unless `value` is a name of 1 to 255 printable characters."""
-    if not 1 <= len(value) <= 255 or not value.isprintable():
-        raise UsageError(f"the {what} {printable(value)!r} is not a name of 1 to 255 printable characters")
-
-
 def initial_settings(
     *,
     registry: str | None = None,
@@ -622,10 +521,3 @@ def initial_settings(
     }
     wanted = {"registry": registry, "require_profile": require_profile}
     return chosen | {name: value for name, value in wanted.items() if value}
-
-
-def _foreign(path: str) -> bool:
-    """Whether a folder holds what neither this program nor a registry put there."""
-    ours = {"docker", "locks", "tmp", "quarantine", "lost+found"}
-    # SQLite keeps files beside the ledger; another process may be making this very store.
-    return any(name not in ours and not name.startswith("ledger.db") for name in os.listdir(path))

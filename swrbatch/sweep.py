@@ -26,7 +26,7 @@ from typing import Any, Final
 from sqlalchemy import delete
 
 from .archive import MAX_OCI_MANIFEST
-from .cts import Actor, new_run_id
+from .cts import Actor, new_run_id, now_ms
 from .digest import Cancel, Digest
 from .errors import StoreError
 from .layout import locked
@@ -35,7 +35,7 @@ from .ledger.acting import Acting, acting
 from .ledger.loads import read_settings
 from .ledger.schema import layer_blobs
 from .rights import Act
-from .store import Store, now_ms, tag_path
+from .store import Store, tag_path
 
 MIN_AGE_MS: Final = 3_600_000
 """One hour: what is younger stays."""

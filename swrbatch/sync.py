@@ -20,8 +20,9 @@ from itertools import islice
 from typing import Any, Final
 
 from .archive import MAX_CONFIG, MAX_DECOMPRESSED
+from .attempt import Attempt, Decision, ImageRecord, LoadResult, LoadRules, OnConflict, with_refusals
 from .compression import Compression, sniff
-from .cts import Actor, new_run_id
+from .cts import Actor, new_run_id, now_ms
 from .digest import Cancel, Digest, Extent
 from .errors import ArchiveFault, Issue, Refused, StoreError, UsageError, fault, issue, printable
 from .export import tags_matching
@@ -30,10 +31,9 @@ from .layers import Budget, LayerFacts, LayerReading, LayerSource
 from .layout import BlobWriter, StagedBlob, disk_errors, locked
 from .ledger.access import find
 from .ledger.acting import acting, reading
-from .ledger.loads import Decision, ImageRecord, LoadRules, OnConflict
 from .policy import parse_reference
 from .rights import Act
-from .store import Attempt, LoadResult, Store, initial_settings, now_ms, tag_name, tag_path, with_refusals
+from .store import Store, initial_settings, tag_name, tag_path
 
 GROUP: Final = 32
 """Images that arrive together."""

@@ -13,7 +13,7 @@ from typing import Any
 
 from sqlalchemy import select
 
-from .cts import Actor, new_run_id, new_trace
+from .cts import Actor, new_run_id, new_trace, now_ms
 from .digest import Cancel
 from .layout import locked
 from .ledger.access import find
@@ -24,7 +24,7 @@ from .manifests import KINDS, Workload
 from .patches import write_patch
 from .policy import Reference
 from .rights import Act, decide
-from .store import Store, now_ms
+from .store import Store
 from .workloads import UpdateResult, update_images
 
 

@@ -26,7 +26,12 @@ from pathlib import Path
 from types import TracebackType
 from typing import NoReturn, Self, TypeVar
 
+import hypothesis
 import pytest
+
+# No test is timed: the machines that run them are shared.
+hypothesis.settings.register_profile("untimed", deadline=None)
+hypothesis.settings.load_profile("untimed")
 
 T = TypeVar("T")
 

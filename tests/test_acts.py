@@ -22,6 +22,7 @@ from typer.testing import CliRunner
 
 import swrbatch.ledger
 from swrbatch import Store, import_archives
+from swrbatch.attempt import LoadRules
 from swrbatch.audit import report
 from swrbatch.audit.dataset import Dataset
 from swrbatch.audit.reconcile import reconcile
@@ -30,7 +31,7 @@ from swrbatch.cts import Actor
 from swrbatch.errors import Refused, UsageError
 from swrbatch.ledger.access import revoke_grant
 from swrbatch.ledger.acting import Acting, acting
-from swrbatch.ledger.loads import LoadRules, read_state
+from swrbatch.ledger.loads import read_state
 from swrbatch.ledger.repositories import create_repository, edit_repository
 from swrbatch.ledger.shares import Terms, add_share, edit_share, remove_share
 from swrbatch.policy import CATEGORIES, Reference

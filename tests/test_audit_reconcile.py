@@ -18,13 +18,13 @@ import yaml
 from conftest import Registry
 from imagetar import HELLO, Image, Layer, docker_legacy, skopeo
 from swrbatch import Store, import_archives
+from swrbatch.attempt import LoadRules
 from swrbatch.audit.adopt import ARCHIVE, Refusal, adopt
 from swrbatch.audit.dataset import Dataset
 from swrbatch.audit.ingest import ingest
 from swrbatch.audit.reconcile import reconcile
 from swrbatch.cts import Actor
 from swrbatch.digest import Digest
-from swrbatch.ledger.loads import LoadRules
 from swrbatch.ledger.schema import tags
 from swrbatch.store import initial_settings
 from swrbatch.verify import verify_store

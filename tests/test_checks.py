@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import io
 import lzma
 import os
+import random
 import re
 import string
 import threading
@@ -74,7 +76,7 @@ from imagetar import (
 from swrbatch import Cancel, RunResult, Store, check_archives, import_archives
 from swrbatch.archive import open_archive
 from swrbatch.compression import Compression as Kind
-from swrbatch.digest import CHUNK, Extent
+from swrbatch.digest import CHUNK, Digest, Extent
 from swrbatch.errors import CODES, ArchiveFault, Severity
 from swrbatch.layers import Budget, LayerReading, LayerSource
 from swrbatch.results import IssueRow
@@ -773,6 +775,20 @@ def test_a_layer_is_read_no_further_than_its_limit(
     assert sum(read) <= len(zeros(kind.value)) + CHUNK  # 64 MiB's worth, and a piece
     assert budget.used <= 17 * MIB
     assert sink.size <= (sum(read) if kind in (Kind.GZIP, Kind.ZSTD) else 17 * MIB)
+
+
+@pytest.mark.parametrize("size", [0, 1, CHUNK, CHUNK + 1, 3 * CHUNK, 5 * CHUNK + 7])
+@pytest.mark.parametrize("target", [Kind.NONE, Kind.GZIP, Kind.ZSTD])
+def test_what_a_layer_is_does_not_depend_on_who_hashes_it(target: Kind, size: int, blob_file: Callable[[bytes], Extent]) -> None:
+    content = random.Random(size).randbytes(size)
+    layer = LayerSource(blob_file(content), Kind.NONE)
+    alone, beside = io.BytesIO(), io.BytesIO()
+    facts = layer.copy_to(alone, target, LayerReading(Budget(GIB, 0), Cancel()))
+    with ThreadPoolExecutor(2) as pool:
+        assert layer.copy_to(beside, target, LayerReading(Budget(GIB, 0), Cancel(), pool)) == facts
+    assert alone.getvalue() == beside.getvalue()
+    assert facts.diff_id == facts.source_digest == Digest.of(content)
+    assert (facts.uncompressed_bytes, facts.digest, facts.size) == (size, Digest.of(alone.getvalue()), len(alone.getvalue()))
 
 
 def test_all_layers_share_one_budget(blob_file: Callable[[bytes], Extent]) -> None:

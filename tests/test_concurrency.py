@@ -394,7 +394,7 @@ def test_a_layer_stays_while_any_archive_needs_it(tmp_path: Path) -> None:
     two = [Image(layers=(BASE, HELLO[0]), tags=(f"{TEAM}/two:v{n}",)) for n in range(2)]
     first, second = write(tmp_path / "first.tar", docker_legacy(*two)), archive(tmp_path / "second.tar", TAG, own=1)
     with Store(tmp_path / "store", create=True) as store, store.run("run", Cancel()) as folder, ThreadPoolExecutor(1) as pool:
-        staging = Staging(store, folder, Compression.GZIP)
+        staging = Staging(store.layout, folder, Compression.GZIP)
         limits = limits_for("none")
         rules = Rules(limits=limits, naming="guide", registry=None, organization=None, rename=Rename(), hash_archives=False)
         shop = Workshop(
@@ -404,7 +404,7 @@ def test_a_layer_stays_while_any_archive_needs_it(tmp_path: Path) -> None:
             layer_pool=pool,
             block_pool=None,
             spool_dir=folder,
-            store=store,
+            known_layers=store.known_layers,
             staging=staging,
         )
         refused, needing = (prepare(str(path), position, shop) for position, path in enumerate((first, second)))

@@ -370,7 +370,9 @@ def test_every_write_sync_and_rename_lies_between_two_points(fast_path: Path, re
     large = Layer.of({"big": random.Random(1).randbytes(9 << 20)})
     archive, store = write(fast_path / "a.tar", docker_legacy(Image(layers=(*HELLO, large)))), fast_path / "store"
     for _ in range(2):
-        assert import_archives([archive], store, jobs=1).exit_code == 0
+        # Opened before: otherwise archives are read meanwhile, and the calls of two threads mingle.
+        with Store(store, create=True) as opened:
+            assert import_archives([archive], opened, jobs=1).exit_code == 0
     kinds = {what for what, _ in recorded}
     assert kinds == {"point", "write", "rename", "unlink", "fdatasync", "makedirs", "mkdir", "create", "syncfs", "rmtree"}
     points = [(number, name) for number, (what, name) in enumerate(recorded) if what == "point"]
@@ -389,8 +391,9 @@ def test_every_write_sync_and_rename_lies_between_two_points(fast_path: Path, re
 def test_nothing_is_renamed_before_it_is_synced(fast_path: Path, recorded: list[tuple[str, str]]) -> None:
     """What a power cut needs: data, then a sync, then the names, then a sync, then the commit; the links likewise."""
     archive = write(fast_path / "a.tar", docker_legacy(Image()))
-    recorded.clear()
-    assert import_archives([archive], fast_path / "store", jobs=1).exit_code == 0
+    with Store(fast_path / "store", create=True) as opened:
+        recorded.clear()
+        assert import_archives([archive], opened, jobs=1).exit_code == 0
     dirty: set[str] = set()
     renamed, commits = 0, 0
     for number, (what, name) in enumerate(recorded):
@@ -406,7 +409,7 @@ def test_nothing_is_renamed_before_it_is_synced(fast_path: Path, recorded: list[
             # Rows are committed over durable blobs; `pending` is cleared over durable links.
             assert dirty == set(), recorded[: number + 1]
             commits += 1
-    assert (renamed, commits) == (4 + 6, 3)
+    assert (renamed, commits) == (4 + 6, 2)
 
 
 # --- the real command --------------------------------------------------------------------------------------------------
@@ -621,7 +624,9 @@ def test_a_disk_that_is_full_at_any_moment(tmp_path: Path, small_disk: Callable[
         store = small_disk(f"{kib}k") / f"store-{number}"
         reason = ""
         try:
-            assert import_archives([archive], store, jobs=1).exit_code == 0
+            # Opened before, or while the archive is read: then what comes first of a layer and the ledger differs.
+            with contextlib.nullcontext(store) if number % 2 else Store(store, create=True) as target:
+                assert import_archives([archive], target, jobs=1).exit_code == 0
             loaded += 1
         except StoreError as e:
             reason = str(e)

@@ -13,6 +13,7 @@ from typing import Final
 import pytest
 
 from swrbatch import Store, import_archives
+from swrbatch.actors import current_actor
 from swrbatch.audit.dataset import Dataset
 from swrbatch.audit.export import export
 from swrbatch.audit.prune import prune
@@ -23,7 +24,6 @@ from swrbatch.ledger.acting import acting
 from swrbatch.ledger.deletions import delete_repository, delete_tag
 from swrbatch.ledger.events import verify_chain
 from swrbatch.ledger.repositories import list_tags
-from swrbatch.store import current_actor
 from swrbatch.verify import verify_store
 from test_crash import (
     KILLED,

@@ -32,8 +32,10 @@ from sqlalchemy import select as sql_select
 from conftest import ROOT, Engine, unavailable
 from imagetar import HELLO, TAG, Image, Layer, crane, docker25, docker_legacy
 from swrbatch import Store, StoreError, UsageError, faults, import_archives
+from swrbatch.actors import current_actor
 from swrbatch.audit.traces import event_flag
 from swrbatch.compression import Compression, decompress
+from swrbatch.cts import now_ms
 from swrbatch.destination import Member, tar_pieces
 from swrbatch.digest import Cancel, Digest
 from swrbatch.errors import Cancelled, Refused
@@ -43,7 +45,6 @@ from swrbatch.ledger.acting import acting
 from swrbatch.ledger.repositories import edit_repository
 from swrbatch.ledger.schema import events
 from swrbatch.ledger.shares import Terms, add_share
-from swrbatch.store import current_actor, now_ms
 from swrbatch.verify import verify_store
 from test_crash import check_sound, write
 from test_interop import HOST, Loaded, _loaded, _produce

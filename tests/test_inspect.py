@@ -23,6 +23,7 @@ from typer.testing import CliRunner
 from conftest import ROOT, unavailable
 from imagetar import HELLO, TAG, Image, Layer, TarBuilder, docker25, docker_legacy, files, tar_of
 from swrbatch import Refused, Store, StoreError, UsageError, import_archives
+from swrbatch.actors import current_actor
 from swrbatch.archive import not_a_tar
 from swrbatch.cli import app
 from swrbatch.cli.inspect_text import to_json, to_text
@@ -35,7 +36,6 @@ from swrbatch.inspect.contents import PieceSource
 from swrbatch.inspect.images import InspectedImage, Inspection, Wanted, inspect_archive
 from swrbatch.inspect.stored import inspect_stored
 from swrbatch.inspect.tree import FileChange, MergedTree
-from swrbatch.store import current_actor
 from swrbatch.tar import TarBounds, TarReader
 
 ARCHIVES = ROOT / "fixtures" / "archives"

@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import errno
+import fcntl
+import itertools
 import json
 import os
+import random
 import shutil
 import socket
 import sqlite3
@@ -26,14 +30,15 @@ from sqlalchemy import create_engine, inspect, text
 import swrbatch.ledger
 from imagetar import HELLO, PRODUCERS, Image, Layer, containerd, crane, docker25, docker_legacy, skopeo
 from swrbatch import RunResult, Store, StoreError, UsageError, check_archives, faults, import_archives
+from swrbatch.actors import current_actor
 from swrbatch.cts import catalog
 from swrbatch.digest import Digest
 from swrbatch.image import OCI_LAYER_TYPES
+from swrbatch.layout import BLOCK, BlobWriter
 from swrbatch.ledger.access import set_grant
 from swrbatch.ledger.acting import acting
 from swrbatch.ledger.schema import HEAD, metadata
 from swrbatch.rights import Level
-from swrbatch.store import current_actor
 from swrbatch.verify import verify_store
 from test_crash import (
     KILLED,
@@ -884,3 +889,71 @@ def test_digests_are_those_of_the_bytes(store: Path) -> None:
     for digest in _blobs(store):
         data = store / f"docker/registry/v2/blobs/sha256/{digest[7:9]}/{digest[7:]}/data"
         assert str(Digest.of(data.read_bytes())) == digest
+
+
+# --- blobs on their way to the disk ------------------------------------------------------------------------------------
+
+
+def _file_systems(tmp_path: Path) -> list[Path]:
+    """Where files are written: the disk of the tests, and memory, which has no page cache to go past."""
+    return [tmp_path, *([Path("/dev/shm")] if os.access("/dev/shm", os.W_OK) else [])]
+
+
+@pytest.mark.parametrize(
+    "pieces", [(), (1,), (BLOCK - 1,), (BLOCK,), (BLOCK, 1), (1, BLOCK), (BLOCK // 2,) * 5, (3 * BLOCK + 4097, 7)]
+)
+def test_a_blob_is_what_was_written(pieces: tuple[int, ...], tmp_path: Path) -> None:
+    content = random.Random(len(pieces)).randbytes(sum(pieces))
+    for folder in _file_systems(tmp_path):
+        path = folder / f"swrbatch-blob-{os.getpid()}"
+        with BlobWriter(str(path)) as writer:
+            for start, size in zip(itertools.accumulate((0, *pieces)), pieces, strict=False):
+                writer.write(content[start : start + size])
+            staged = writer.done(Digest.of(content))
+        written = path.read_bytes()
+        path.unlink()
+        assert written == content
+        assert (staged.path, staged.digest, staged.size) == (str(path), Digest.of(content), len(content))
+
+
+def test_a_file_system_that_cannot_write_past_the_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It refuses the flag, or takes it and then refuses to write."""
+    content = random.Random(1).randbytes(2 * BLOCK + 5)
+    write, asked = os.write, []
+
+    def picky(fd: int, data: bytes | memoryview) -> int:
+        if fcntl.fcntl(fd, fcntl.F_GETFL) & os.O_DIRECT:
+            asked.append(len(data))
+            raise OSError(errno.EINVAL, os.strerror(errno.EINVAL))
+        return write(fd, data)
+
+    def refuse(fd: int, command: int, argument: int = 0) -> int:
+        if command == fcntl.F_SETFL and argument & os.O_DIRECT:
+            raise OSError(errno.EINVAL, os.strerror(errno.EINVAL))
+        return int(real(fd, command, argument))
+
+    real = fcntl.fcntl
+    for number, (target, name, replacement) in enumerate([(os, "write", picky), (fcntl, "fcntl", refuse)]):
+        with monkeypatch.context() as patch:
+            patch.setattr(target, name, replacement)
+            with BlobWriter(str(tmp_path / str(number))) as writer:
+                writer.write(content)
+                writer.done(Digest.of(content))
+        assert (tmp_path / str(number)).read_bytes() == content
+    assert asked in ([], [BLOCK])  # asked once: [] where the disk of the tests refuses the flag itself
+
+
+def test_a_blob_that_cannot_be_written_leaves_no_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(fd: int, data: bytes) -> int:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    def blob(size: int) -> None:
+        with BlobWriter(str(tmp_path / "blob")) as writer:
+            writer.write(bytes(size))
+            writer.done(Digest.of(bytes(size)))
+
+    monkeypatch.setattr(os, "write", full)
+    for size in (5, BLOCK, 2 * BLOCK):
+        with pytest.raises(StoreError, match=r"a layer cannot be written.*free some space"):
+            blob(size)
+        assert list(tmp_path.iterdir()) == []

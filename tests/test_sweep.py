@@ -16,12 +16,12 @@ import pytest
 from conftest import Registry
 from imagetar import HELLO, OCI_INDEX, Image, Layer, docker25, docker_legacy
 from swrbatch import Store, StoreError, import_archives
+from swrbatch.actors import DEFAULT_ACCOUNT, current_actor
 from swrbatch.cts import Actor
 from swrbatch.digest import Digest
 from swrbatch.errors import Refused
 from swrbatch.layout import locked
 from swrbatch.ledger.deletions import delete_repository, delete_tag
-from swrbatch.store import DEFAULT_ACCOUNT, current_actor
 from swrbatch.sweep import Garbage, collect_garbage
 from swrbatch.verify import verify_store
 from test_audit_export import cli

@@ -13,11 +13,11 @@ import pytest
 
 from imagetar import HELLO, Image, Layer, docker25, docker_legacy
 from swrbatch import Store, StoreError, UsageError, import_archives
+from swrbatch.actors import DEFAULT_ACCOUNT, current_actor
 from swrbatch.digest import Digest
 from swrbatch.ledger.access import set_grant
 from swrbatch.ledger.acting import acting
 from swrbatch.rights import Level
-from swrbatch.store import DEFAULT_ACCOUNT, current_actor
 from swrbatch.sync import SyncedTag, sync_stores
 from test_audit_export import cli
 from test_crash import KILLED, at, check_sound, events_of, fast_path, points_of, temporaries, write

@@ -15,11 +15,11 @@ import pytest
 from conftest import ROOT
 from imagetar import HELLO, Image, Layer, docker_legacy
 from swrbatch import Store, UsageError, import_archives
+from swrbatch.actors import DEFAULT_ACCOUNT, current_actor
 from swrbatch.errors import Refused
 from swrbatch.ledger.acting import acting, reading
 from swrbatch.ledger.deletions import delete_repository
 from swrbatch.ledger.triggers import Terms, add_trigger, edit_trigger, list_triggers, remove_trigger, trigger_history
-from swrbatch.store import DEFAULT_ACCOUNT, current_actor
 from swrbatch.sync import sync_stores
 from swrbatch.triggers import TriggerRun, run_triggers
 from test_audit_export import cli

@@ -18,6 +18,7 @@ from typing import Any, Final
 from sqlalchemy import Connection, bindparam, select, update
 
 from ..archive import MAX_CONFIG, MAX_DECOMPRESSED
+from ..attempt import ImageRecord, LoadRules
 from ..compression import Compression, sniff
 from ..cts import Actor, Trace, new_trace
 from ..digest import Cancel, Digest, Extent
@@ -26,17 +27,7 @@ from ..image import ImageConfig, Manifest
 from ..layers import Budget, LayerReading, LayerSource
 from ..layout import disk_errors, locked
 from ..ledger.events import append_events
-from ..ledger.loads import (
-    ImageRecord,
-    LoadRules,
-    LoadState,
-    decide,
-    plan,
-    read_state,
-    write_layer_blobs,
-    write_loads,
-    write_settings,
-)
+from ..ledger.loads import LoadState, decide, plan, read_state, write_layer_blobs, write_loads, write_settings
 from ..ledger.schema import accounts, organizations, repositories, tags
 from ..policy import Part, Reference, why_invalid
 from ..store import Store

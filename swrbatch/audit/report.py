@@ -20,10 +20,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 from .. import __version__
-from ..cts import DEFAULT_CATALOG, catalog
+from ..cts import DEFAULT_CATALOG, catalog, now_ms
 from ..errors import Lang, StoreError, UsageError
 from ..results import Millis
-from ..store import Store, now_ms
+from ..store import Store
 from ..tables import row_columns, row_schema, rows_to_arrow
 from . import questions
 from .coverage import Period, Run, retention

@@ -6,6 +6,7 @@ fast with fifty commands as with five.
 
 from __future__ import annotations
 
+import gc
 import importlib
 import sys
 from collections.abc import Mapping
@@ -97,4 +98,8 @@ class _WithoutPandas(MetaPathFinder):
 def main() -> None:
     """The entry point of the program."""
     sys.meta_path.insert(0, _WithoutPandas())
-    app(prog_name="swrbatch")
+    try:
+        app(prog_name="swrbatch")
+    finally:
+        # The process ends: looking for cycles in all that was imported would take longer than many a command.
+        gc.freeze()

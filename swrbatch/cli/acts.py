@@ -69,9 +69,9 @@ def look(given: Mapping[str, Any]) -> Iterator[Any]:
 
 def administering(store: Any, actor: Any, what: str) -> None:
     """Refused unless the actor is an administrator of the store's account."""
+    from ..actors import DEFAULT_ACCOUNT
     from ..ledger.access import account_facts
     from ..rights import Act, decide, denied
-    from ..store import DEFAULT_ACCOUNT
 
     account = store.settings().get("account", DEFAULT_ACCOUNT)
     with store.ledger.read() as connection:
@@ -199,7 +199,7 @@ def reference_of(text: str) -> tuple[str, str]:
 
 def name_of(what: str, text: str) -> str:
     """A user or an account; UsageError when it cannot be one."""
-    from ..store import check_name
+    from ..actors import check_name
 
     check_name(what, text)
     return text

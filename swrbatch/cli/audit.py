@@ -378,9 +378,9 @@ def reconcile(
 
 def _adopt(store: Any, differences: Any, user: str | None) -> tuple[list[str], dict[str, str]]:
     """Names adopted, and the reason for each that was not."""
+    from ..attempt import LoadRules
     from ..audit.adopt import adopt
     from ..cts import new_run_id
-    from ..ledger.loads import LoadRules
     from ..store import initial_settings
 
     actor = _actor(store, user)

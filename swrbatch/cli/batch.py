@@ -195,18 +195,22 @@ def _run(given: dict[str, Any], *, load: bool) -> None:
         names = expand(given["archives"])
         options = batch_options(**_fields(given), against_new_store=dry_run)
     with exits(), cancelled_by_signals() as cancel:
-        with _open_store(given["store"], load=load, dry_run=dry_run) as store:
-            if store is not None and load and not dry_run and (warning := space_warning(names, store.path)):
+        with _open_store(given["store"], load=load, dry_run=dry_run) as opening:
+            if opening is not None and load and not dry_run and (warning := space_warning(names, opening.folder.path)):
                 typer.echo(f"swrbatch: {warning}", err=True)
             bars = _bars(given["no_progress"])
             try:
-                result = run_batch(names, store, options, load=load and not dry_run, cancel=cancel, progress=bars)
+                result = run_batch(names, opening, options, load=load and not dry_run, cancel=cancel, progress=bars)
             finally:
                 if bars is not None:
                     bars.close()
+            for repository, tag, digest in opening.store().foreign if opening is not None else ():
+                typer.echo(
+                    f"swrbatch: the tag {repository}:{tag} was pushed over by something else ({digest}) and is kept", err=True
+                )
             set_off = []
-            if store is not None and given.get("manifests") is not None and not dry_run and result.failure is None:
-                set_off = _run_triggers(store, given)
+            if opening is not None and given.get("manifests") is not None and not dry_run and result.failure is None:
+                set_off = _run_triggers(opening.store(), given)
         result = _with_junit(result, given)
         _print(result, set_off, given, len(names))
     raise typer.Exit(int(result.exit_code))
@@ -226,19 +230,18 @@ def _fields(given: dict[str, Any]) -> dict[str, Any]:
 
 @contextmanager
 def _open_store(path: str | None, *, load: bool, dry_run: bool) -> Iterator[Any]:
-    """The store of an import (made at need); of a check the one that is named, if any."""
-    from ..store import Store
+    """The store of an import (made at need); of a check the one that is named, if any. It is opened while archives are read."""
+    from ..opening import Opening
+    from ..store_folder import StoreFolder
 
     if not load and path is None:
         yield None
         return
-    if dry_run and not Store.exists(store_path(path)):
+    if dry_run and not StoreFolder.exists(store_path(path)):
         yield None  # judged against a new store (`against_new_store`)
         return
-    with Store(store_path(path), create=load and not dry_run) as store:
-        for repository, tag, digest in store.foreign:
-            typer.echo(f"swrbatch: the tag {repository}:{tag} was pushed over by something else ({digest}) and is kept", err=True)
-        yield store
+    with Opening(store_path(path), create=load and not dry_run) as opening:
+        yield opening
 
 
 def _bars(no_progress: bool) -> Any:

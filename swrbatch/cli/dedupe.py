@@ -66,9 +66,8 @@ def dedupe(
 
 
 def _look(batch: Batch, with_files: bool, report: str | None, cancel: Cancel) -> tuple[Sharing, FileSharing | None, list[Issue]]:
-    from ..cts import new_run_id
+    from ..cts import new_run_id, now_ms
     from ..inspect.sharing import find_sharing
-    from ..store import now_ms
 
     began = now_ms()
     run = (new_run_id(began), began, batch.store)

@@ -57,8 +57,9 @@ def init(
     Without --registry the first import sets it. A store that exists keeps what it has; other values are refused, but an
     administrator can change the quota and the profile. Whoever makes a store is the first administrator of its account.
     """
+    from ..actors import DEFAULT_ACCOUNT, check_name, current_actor
     from ..policy import is_registry
-    from ..store import DEFAULT_ACCOUNT, Store, check_name, current_actor
+    from ..store import Store
 
     with exits():
         if registry is not None and not is_registry(registry):

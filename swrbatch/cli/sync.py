@@ -55,7 +55,8 @@ def sync(
 
     Interrupted, it goes on where it was when it runs again. Exit code 1 when an image was rejected.
     """
-    from ..store import DEFAULT_ACCOUNT, Store, current_actor
+    from ..actors import DEFAULT_ACCOUNT, current_actor
+    from ..store import Store
     from ..sync import sync_stores
     from ..triggers import run_triggers
 

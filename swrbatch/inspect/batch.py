@@ -7,12 +7,12 @@ from collections.abc import Sequence
 from ..archive import MAX_DECOMPRESSED, open_archive
 from ..blobs import BlobReader
 from ..compression import Compression
-from ..cts import Actor, new_run_id
+from ..cts import Actor, new_run_id, now_ms
 from ..digest import Cancel, Digest
 from ..errors import ArchiveFault, Issue, has_errors
 from ..export import StoredImage, select
 from ..layers import Budget, LayerSource
-from ..store import Store, now_ms, tag_name
+from ..store import Store, tag_name
 from ..tar import PlainSource
 from ..validate import ArchiveImage, issues_of, read_archive
 from .contents import ArchiveLayers, at_layer

@@ -6,12 +6,12 @@ from functools import partial
 
 from ..blobs import BlobReader
 from ..compression import Compression
-from ..cts import Actor, new_run_id
+from ..cts import Actor, new_run_id, now_ms
 from ..digest import Cancel, Digest
 from ..errors import ArchiveFault, Issue
 from ..export import StoredImage, select
 from ..image import Descriptor, layer_compression
-from ..store import Store, now_ms
+from ..store import Store
 from .contents import LayerWalk, walk_pieces
 from .images import InspectedImage, Inspection, LayerInput, Wanted, merge
 

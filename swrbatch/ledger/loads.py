@@ -9,12 +9,13 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, fields
 from itertools import islice
-from typing import Any, Literal, TypeVar
+from typing import Any, TypeVar
 
 from sqlalchemy import Connection, bindparam, func, insert, select, tuple_, update
 from sqlalchemy.dialects import sqlite
 
 from .. import rights
+from ..attempt import Decision, ImageRecord, LoadRules
 from ..cts import Actor
 from ..digest import Digest
 from ..errors import Issue, issue
@@ -32,38 +33,8 @@ from .schema import (
     tags,
 )
 
-Status = Literal["loaded", "overwritten", "unchanged", "skipped", "rejected", "valid"]
-OnConflict = Literal["overwrite", "skip", "fail"]
 _MANY = 400
 T = TypeVar("T")
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class LoadRules:
-    """The options that decide about a load; `profile` is how it comes, by the page or by a client.
-
-    `defaults` (the registry and what `init` sets) hold until the store has its own.
-    """
-
-    on_conflict: OnConflict = "overwrite"
-    create_org: bool = True
-    profile: str = "client"
-    defaults: dict[str, str] = field(default_factory=dict)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ImageRecord:
-    """What the tag table keeps of an image. Sizes in bytes."""
-
-    digest: str
-    media_type: str
-    image_id: str
-    architecture: str
-    os: str
-    layers: int
-    uncompressed_bytes: int
-    stored_bytes: int
-    archive: str
 
 
 @dataclass(slots=True)
@@ -90,19 +61,6 @@ class TagRow:
     pending: bool
     id: int | None = None
     planned: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class Decision:
-    """The effect of one reference. `previous` is the digest that was served before, `digest` what the tag table has after it."""
-
-    status: Status
-    previous: str | None = None
-    digest: str | None = None
-    issues: tuple[Issue, ...] = ()
-    new_organization: bool = False
-    new_repository: bool = False
-    new_administrator: bool = False
 
 
 @dataclass(slots=True)

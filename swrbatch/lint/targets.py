@@ -105,7 +105,7 @@ def lint_references(
     cancel: Cancel,
 ) -> LintResult:
     """Lint images of a store (`batch.lint_stored`); `actor` is user and account. Raises what that does."""
-    from ..store import now_ms
+    from ..cts import now_ms
     from .batch import lint_stored
 
     with open_store() as store:
