@@ -627,3 +627,10 @@ def test_a_baseline_that_would_fill_the_memory(children: Children, tmp_path: Pat
     ended = children.run([], act=act)
     assert not ended.failure
     assert ended.peak < 300 * MIB
+
+
+def test_a_report_of_an_import_shows_no_secrets(tmp_path: Path) -> None:
+    made = image([*BASE, (f"RUN |1 TOKEN={SECRET}1 /bin/sh -c mysql --password={SECRET} -p{SECRET}1", {"a": b""})])
+    told = run("check", write(tmp_path, made), "--lint", "--profile", "none", "--format", "json", status=0)
+    (step,) = (row["created_by"] for row in json.loads(told)["layers"] if "mysql" in row["created_by"])
+    assert step == "RUN |1 TOKEN=*** /bin/sh -c mysql --password=*** -p*** # buildkit"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import xml.etree.ElementTree as ET
+from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict
 from typing import Any, Final
@@ -142,8 +143,11 @@ def to_junit(result: LintResult, language: Lang, fail_on: Level) -> str:
     holders = {path for path, _ in result.images}
     suites = [(file, "") for file in result.files if file not in holders]
     suites += [(path, printable(name)) for path, name in result.images]
+    found: dict[tuple[str, str], list[Finding]] = defaultdict(list)
+    for one in result.counting:
+        found[one.path, one.image].append(one)
     for path, image in suites:
-        own = [one for one in result.counting if one.path == path and one.image == image]
+        own = found[path, image]
         rules = list(dict.fromkeys(one.rule for one in own)) or ["lint"]
         shown = printable(path if image in ("", path) else f"{path} {image}")
         suite = ET.SubElement(root, "testsuite", name=shown, tests=str(len(rules)), errors="0")
