@@ -136,6 +136,18 @@ def printable(value: object, limit: int = 300) -> str:
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in text)
 
 
+class _Names(dict[str, str]):
+    """Stands for the parameters of a text: each is named where its value would be."""
+
+    def __missing__(self, name: str) -> str:
+        return f"<{name.removesuffix('_zh')}>"
+
+
+def plain(template: str, **values: str) -> str:
+    """A text with its parameters named: `{reference}` becomes `<reference>`."""
+    return template.format_map(_Names(values))
+
+
 def issue(
     code: str,
     *,

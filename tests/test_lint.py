@@ -325,13 +325,23 @@ def test_a_folder_that_cannot_be_read_is_told(folder: Path, monkeypatch: pytest.
     assert code == 2 and "./inside cannot be read: Permission denied" in output
 
 
-def test_a_head_that_a_terminal_would_break_has_two_lines(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    put(folder, **{"a-folder-of-some-length/Dockerfile": "FROM ubuntu\n"})
-    arguments = ("a-folder-of-some-length/Dockerfile", "--rules", "floating-tag")
-    whole = "a-folder-of-some-length/Dockerfile:1: warning floating-tag"
-    for columns, head in ((None, [whole]), (60, [whole]), (50, [whole[:37], "  warning floating-tag"])):
-        monkeypatch.setattr("swrbatch.cli.lint.terminal", lambda columns=columns: columns)
-        assert run(*arguments)[1].splitlines()[: len(head)] == head
+@pytest.mark.parametrize(
+    ("columns", "head"),
+    [
+        (None, ["a folder of some length/Dockerfile:1: warning floating-tag"]),
+        (60, ["a folder of some length/Dockerfile:1: warning floating-tag"]),
+        (50, ["a folder of some length/Dockerfile:1:", "  warning floating-tag"]),
+        (30, ["a folder of some", "  length/Dockerfile:1:", "  warning floating-tag"]),
+    ],
+)
+def test_a_head_that_a_terminal_would_break_is_broken_between_words(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, columns: int | None, head: list[str]
+) -> None:
+    put(folder, **{"a folder of some length/Dockerfile": "FROM ubuntu\n"})
+    for module in ("lint", "text"):
+        monkeypatch.setattr(f"swrbatch.cli.{module}.terminal", lambda: columns)
+    told = run("a folder of some length/Dockerfile", "--rules", "floating-tag")[1].splitlines()
+    assert told[: len(head)] == head
 
 
 def test_baseline(folder: Path) -> None:
@@ -353,6 +363,13 @@ def test_sarif_is_read_by_a_package_of_others(folder: Path) -> None:
     driver = one.tool.driver
     assert [rule.id for rule in driver.rules or []] == [rule.id for rule in RULES]
     assert all(rule.help and rule.help.text for rule in driver.rules or [])
+    for language, bad in (("en", "Bad:"), ("zh", "反例：")):
+        told = json.loads(run("a b", "--format", "sarif", "--lang", language)[1])["runs"][0]["tool"]["driver"]["rules"]
+        for rule, raw in zip(RULES, told, strict=True):
+            texts = [raw["shortDescription"]["text"], raw["fullDescription"]["text"], raw["help"]["text"]]
+            assert not re.search(r"\{[a-z_]+\}", "".join(texts)) and len(set(texts)) == 3
+            assert bad in raw["help"]["markdown"] and rule.bad in raw["help"]["markdown"] and rule.good in raw["help"]["markdown"]
+            assert all((language == "zh") == bool(re.search("[\u4e00-\u9fff]", text)) for text in texts)
     findings = lint_dockerfile(FIRST.encode(), "a b/Dockerfile", BARE)
     assert len(one.results or []) == len(findings)
     for result, found in zip(one.results or [], findings, strict=True):

@@ -29,6 +29,7 @@ from lint_images import APP, BASE, KEY, Case, Form, X, image, layer
 from swrbatch import import_archives
 from swrbatch.cli import app
 from swrbatch.digest import Cancel
+from swrbatch.errors import Lang, plain
 from swrbatch.lint import batch as lint_batch
 from swrbatch.lint import layer_contents
 from swrbatch.lint.batch import LintedImages, OpenArchives, lint_archives, lint_stored
@@ -436,7 +437,7 @@ def test_formats(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         ("member", "dir/k"),
     ]
     assert secret["logicalLocations"][2]["fullyQualifiedName"] == f"{name}/{diff_id}/dir/k"
-    assert next(one for one in raw if one["ruleId"] == "package-leftovers")["properties"] == {"bytes": 2_000_000}
+    assert next(one for one in raw if one["ruleId"] == "package-leftovers")["properties"] == {"bytes": 2_000_000, "step": "RUN x"}
     assert [one["partialFingerprints"]["swrbatchFinding/v1"] for one in raw] == [one.fingerprint for one in done.findings]
     assert len({one.fingerprint for one in done.findings}) == len(done.findings)
     (tmp_path / "out.sarif").write_text(output)
@@ -449,7 +450,8 @@ def test_formats(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (suite,) = ET.fromstring(run("a.tar", "--format", "junit")[1]).findall("testsuite")
     assert suite.get("name") == f"a.tar {name}" and suite.find("testcase[@name='secret-file']/failure") is not None
     text = run("a.tar")[1]
-    assert f"a.tar {name} var/lib/apt/lists: warning package-leftovers (1.9 MiB)" in text and "files 1, images 1" in text
+    assert f"a.tar {name} var/lib/apt/lists: warning package-leftovers (1.9 MiB)\n  step: RUN x\n" in text
+    assert "files 1, images 1" in text
     assert "镜像配置中的User为root" in run("a.tar", "--lang", "zh")[1]
     (tmp_path / "known.json").write_text(run("a.tar", "--format", "json")[1])
     assert run("a.tar", "--baseline", "known.json", "--fail-on", "info")[0] == 0
@@ -464,15 +466,33 @@ def test_an_issue_is_in_every_format(tmp_path: Path, monkeypatch: pytest.MonkeyP
     )
     suites = ET.fromstring(CliRunner().invoke(app, ["lint", "bad.tar", "--format", "junit"]).stdout).findall("testsuite")
     assert suites[-1].find("testcase/error") is not None
+    output = CliRunner().invoke(app, ["lint", "bad.tar", "--format", "sarif"]).stdout
+    (invocation,) = Sarif.model_validate_json(output).runs[0].invocations or []
+    assert not invocation.execution_successful
+    (told,) = json.loads(output)["runs"][0]["invocations"][0]["toolExecutionNotifications"]
+    assert told["descriptor"]["id"] == "manifest-empty" and told["level"] == "error" and told["message"]["text"]
+    assert told["locations"][0]["physicalLocation"]["artifactLocation"]["uri"] == "bad.tar"
 
 
-def test_the_list_tells_forms() -> None:
-    lines = {line.split()[0]: line for line in CliRunner().invoke(app, ["lint", "--list"]).output.splitlines()}
-    assert (
-        "dockerfile, image" in lines["package-upgrade"]
-        and "dockerfile" not in lines["secret-file"]
-        and "image" in lines["secret-file"]
-    )
+@pytest.mark.parametrize("language", ["en", "zh"])
+def test_the_list_has_every_rule_below_its_practice(language: Lang) -> None:
+    output = CliRunner().invoke(app, ["lint", "--list", "--lang", language]).output
+    chinese = re.compile("[\u4e00-\u9fff]")
+    assert language == "zh" or not chinese.search(output)
+    blocks = [block.splitlines() for block in output.split("\n\n")]
+    told = {
+        line.split()[0]: (block[0], line, block[at + 2])
+        for block in blocks
+        for at, line in enumerate(block[1:])
+        if line[2] != " "
+    }
+    assert list(told) == [one.id for one in RULES]
+    for one in RULES:
+        heading, line, finds = told[one.id]
+        assert heading == one.heading(language) or (not one.section and heading in ("not in the guide", "指南未涉及"))
+        assert ("dockerfile" in line.lower()) == ("dockerfile" in one.forms)
+        assert finds.strip() == plain(one.text(language))
+    assert told["floating-tag"][0] == ("8.1 no. 4: a specific tag" if language == "en" else "8.1第4项：使用特定的标签")
 
 
 @pytest.mark.parametrize("one", [one for one in RULES if one.image is not None], ids=lambda one: one.id)

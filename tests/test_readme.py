@@ -35,8 +35,7 @@ from conftest import ROOT
 from swrbatch import tables
 from swrbatch.cli import COMMANDS, app, batch
 from swrbatch.cts import EMITTED, OWN
-from swrbatch.errors import CODES, ExitCode
-from swrbatch.explain.entries import plain
+from swrbatch.errors import CODES, ExitCode, plain
 from swrbatch.inspect.sharing_report import SHARING_ROWS
 from swrbatch.ledger.events import PRUNE
 from swrbatch.lint.catalog import RULES

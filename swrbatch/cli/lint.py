@@ -6,12 +6,13 @@ import datetime
 import enum
 import os
 from dataclasses import replace
+from itertools import groupby
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from ..digest import Cancel
-from ..errors import ExitCode, Lang, UsageError
+from ..errors import ExitCode, Lang, UsageError, plain
 from .options import (
     AccountOption,
     LangOption,
@@ -24,7 +25,7 @@ from .options import (
     show,
     store_path,
 )
-from .text import fitted, issue_lines, lint_counts, terminal, way_out, width, word
+from .text import fitted, hanging, issue_lines, labelled, lint_counts, rows_cut, terminal, way_out, width, word
 
 if TYPE_CHECKING:
     from ..lint.config import LintConfig
@@ -172,7 +173,7 @@ def _printed(format: LintFormat, result: LintResult, language: Lang, threshold: 
     if format is LintFormat.JSON:
         return outputs.to_json(result)
     if format is LintFormat.SARIF:
-        return outputs.to_sarif(result.counting, language, __version__)
+        return outputs.to_sarif(result, language, __version__)
     if format is LintFormat.GITLAB:
         return outputs.to_gitlab(result.counting, language)
     if format is LintFormat.JUNIT:
@@ -188,6 +189,8 @@ def _text(result: LintResult, language: Lang) -> str:
     for one in findings:
         size = f" ({format_size(one.bytes)})" if one.bytes is not None else ""
         lines += _head(f"{one.location}:", f"{word(one.level.value, language)} {one.rule}{size}")
+        if one.image and one.snippet:
+            lines.append(rows_cut(f"  {labelled('step', one.snippet, language)}"))
         lines += fitted(one.text(language), way_out(one, language))
     told = [f"{word('files', language)} {len(result.files)}"]
     told += [f"{word('images', language)} {len(result.images)}"] if result.images else []
@@ -197,15 +200,20 @@ def _text(result: LintResult, language: Lang) -> str:
 
 
 def _head(place: str, what: str) -> list[str]:
-    """Where and what in one line, or in two where the terminal's lines are shorter."""
+    """Where and what in one line, or in several where the terminal's lines are shorter."""
     columns = terminal()
-    return [f"{place} {what}"] if columns is None or width(f"{place} {what}") <= columns else [place, f"  {what}"]
+    return [f"{place} {what}"] if columns is None or width(f"{place} {what}") <= columns else [*hanging(place), f"  {what}"]
 
 
 def _listing(language: Lang) -> str:
+    """The rules below the practices of the guide that they are about, each with what it finds."""
     from ..lint.catalog import RULES
-    from .text import table
 
-    head = [word(text, language) for text in ("rule", "level", "forms", "practice")]
-    rows = [(one.id, word(one.level.value, language), ", ".join(one.forms), one.section) for one in RULES]
-    return table(head, rows)
+    lines: list[str] = []
+    for heading, rules in groupby(RULES, key=lambda one: one.heading(language)):
+        lines += ["", heading or word("not in the guide", language)]
+        for one in rules:
+            forms = ", ".join(word(form, language) for form in one.forms)
+            lines.append(f"  {one.id}  {word(one.level.value, language)}  {forms}")
+            lines += fitted(plain(one.text(language)), indent="    ")
+    return "\n".join(lines[1:])

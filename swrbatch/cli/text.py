@@ -57,10 +57,8 @@ _ZH = {
     "known": "已知",
     "ignored": "已忽略",
     "images": "镜像",
-    "forms": "适用对象",
     "rule": "规则",
     "level": "级别",
-    "practice": "实践",
     "code": "代码",
     "kind": "种类",
     "guide": "指南",
@@ -73,6 +71,10 @@ _ZH = {
     "source": "来源",
     "issue": "问题",
     "finding": "审计发现",
+    "step": "构建步骤",
+    "not in the guide": "指南未涉及",
+    "dockerfile": "Dockerfile",
+    "workload": "工作负载",
     "swr": "SWR错误码",
     "docker": "docker报错",
 }
@@ -160,6 +162,15 @@ def fitted(*texts: str, indent: str = "  ") -> list[str]:
     return [line for text in texts for line in wrapped(indent, text, columns, len(indent))]
 
 
+def hanging(text: str, columns: int | None = None) -> list[str]:
+    """A text broken where lines of `columns` (default: the terminal's) end, all of it but the first line set in."""
+    columns = columns or terminal()
+    if columns is None or width(text) <= columns:
+        return [text]
+    first, *more = wrapped("", text, columns, 2)
+    return [first.lstrip(), *more]
+
+
 def rows_cut(lines: str) -> str:
     """The lines of a table, each only as long as those of a terminal."""
     columns = terminal()
@@ -204,9 +215,14 @@ def _rejections(result: RunResult, language: Lang) -> str:
     return "\n".join([*lines, more]) if lines else ""
 
 
+def labelled(label: str, text: str, language: Lang) -> str:
+    """A text behind its label."""
+    return f"{word(label, language)}{'：' if language == 'zh' else ': '}{text}"
+
+
 def way_out(found: Issue | Finding, language: Lang) -> str:
     """The way out of an issue or a finding, with its label."""
-    return f"{word('way out', language)}{'：' if language == 'zh' else ': '}{found.remedy(language)}"
+    return labelled("way out", found.remedy(language), language)
 
 
 def issue_values(found: Issue) -> dict[str, object]:
@@ -219,10 +235,9 @@ def issue_lines(row: IssueRow | Issue, language: Lang) -> list[str]:
     """An issue: where and what, then its way out."""
     message, way_out = (row.message_zh, row.way_out_zh) if language == "zh" else (row.message, row.way_out)
     place = f" {row.place}" if row.place else ""
-    colon = "：" if language == "zh" else ": "
     return [
-        f"{word(row.severity, language)} {row.code} {printable(row.archive)}{place}",
-        *fitted(message, f"{word('way out', language)}{colon}{way_out}"),
+        *hanging(f"{word(row.severity, language)} {row.code} {printable(row.archive)}{place}"),
+        *fitted(message, labelled("way out", way_out, language)),
     ]
 
 
