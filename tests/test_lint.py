@@ -326,6 +326,35 @@ def test_a_folder_that_cannot_be_read_is_told(folder: Path, monkeypatch: pytest.
 
 
 @pytest.mark.parametrize(
+    "text", [FIRST, "FROM ubuntu", "kind: Pod\nmetadata: {name: a}\nspec: {containers: [{image: a, name: b}]}\n"]
+)
+def test_a_text_on_standard_input_is_told_by_its_content(folder: Path, text: str) -> None:
+    put(folder, **{"Dockerfile": text, ".dockerignore": ".git\n"})
+    told = [
+        json.loads(CliRunner().invoke(app, ["lint", *arguments, "--format", "json"], input=text).stdout)
+        for arguments in (["-"], ["Dockerfile"])
+    ]
+    assert [one["files"] for one in told] == [["-"], ["Dockerfile"]]
+    assert bool(told[0]["findings"]) == ("FROM" in text)
+    seen = [[(one["rule"], one["line"], one["message"]) for one in each["findings"]] for each in told]
+    assert seen[0] == seen[1]
+
+
+@pytest.mark.parametrize("data", [b"", b"hello\n", b"\0" * 2000, b"x" * (3 << 20)])
+def test_what_else_comes_in_is_wrong_usage(folder: Path, data: bytes) -> None:
+    done = CliRunner().invoke(app, ["lint", "-"], input=data)
+    assert done.exit_code == 2 and "standard input is no archive, no Dockerfile" in done.output
+
+
+def test_a_file_that_is_not_there(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("SWRBATCH_STORE", raising=False)
+    for command in ("lint", "inspect"):
+        done = CliRunner().invoke(app, [command, "app/Dockerfle"])
+        assert done.exit_code == 2 and "there is no file app/Dockerfle, and no store here" in done.output
+    assert CliRunner().invoke(app, ["lint", "app/Dockerfle", "--store", "gone"]).exit_code == 3
+
+
+@pytest.mark.parametrize(
     ("columns", "head"),
     [
         (None, ["a folder of some length/Dockerfile:1: warning floating-tag"]),

@@ -379,6 +379,7 @@ def run(*arguments: str) -> tuple[int, str]:
     [
         (["team/a:1"], ["team/a:1"]), (["h.example.com/team/a:1", "team/b:2"], ["team/a:1", "team/b:2"]), (["team/*"], ["team/a:1", "team/b:2"]),
         (["*", "--store", "swr-store"], ["team/a:1", "team/b:2"]), (["*:2", "--store", "swr-store"], ["team/b:2"]),
+        (["--store", "swr-store"], ["team/a:1", "team/b:2"]),
     ],
 )  # fmt: skip
 def test_images_of_a_store(store: Path, arguments: list[str], names: list[str]) -> None:
@@ -387,6 +388,23 @@ def test_images_of_a_store(store: Path, arguments: list[str], names: list[str]) 
     assert [one["path"] for one in told["images"]] == names and told["files"] == []
     roots = [one["path"] for one in told["findings"] if one["rule"] == "root-user"]
     assert roots == [name for name in names if name == "team/b:2"] and code == (1 if roots else 0)
+
+
+def test_a_file_and_an_image_of_a_store(store: Path) -> None:
+    told = json.loads(run("a.tar", "team/a:1", "--store", "swr-store", "--format", "json")[1])
+    assert told["files"] == ["a.tar"] and len(told["images"]) == 3
+    text = run("team/b:2", "--rules", "root-user")[1]
+    assert text.startswith("h.example.com/team/b:2 config.User: warning root-user\n")
+
+
+def test_an_archive_on_standard_input(store: Path) -> None:
+    argv = [sys.executable, "-m", "swrbatch", "lint", "-", "--format", "json"]
+    plain_tar = (store / "a.tar").read_bytes()
+    for data in (plain_tar, gzip.compress(plain_tar)):
+        done = subprocess.run(argv, input=data, capture_output=True, check=False)
+        told = json.loads(done.stdout)
+        assert done.returncode == 1 and told["files"] == ["-"] and len(told["images"]) == 2
+        assert "root-user" in {one["rule"] for one in told["findings"]}
 
 
 def test_a_store_asks_for_the_right_to_download(store: Path) -> None:

@@ -22,7 +22,7 @@ from .options import (
     exits,
     lang,
     show,
-    store_path,
+    store_of_names,
 )
 
 app = typer.Typer(rich_markup_mode=None)
@@ -71,7 +71,7 @@ def _look(
     from ..inspect.stored import inspect_stored
     from ..store import Store
 
-    with Store(store_path(store)) as opened:
+    with Store(store_of_names(store, source)) as opened:
         actor = opened.actor(user, account)
         return inspect_stored(opened, source, wanted, actor, cancel)
 

@@ -23,6 +23,7 @@ from .options import (
     exits,
     lang,
     show,
+    store_of_names,
     store_path,
 )
 from .text import fitted, hanging, issue_lines, labelled, lint_counts, rows_cut, terminal, way_out, width, word
@@ -51,10 +52,13 @@ def lint(
         list[str] | None,
         typer.Argument(
             metavar="PATH|ARCHIVE|REF...",
-            help="Dockerfiles, archives, workloads (YAML), folders that hold some; images of a store as ORG/REPO:TAG or a glob.",
+            help="Dockerfiles, archives, workloads (YAML), folders that hold some, - for standard input; images of a store as "
+            "ORG/REPO:TAG or a glob.",
         ),
     ] = None,
-    store: Annotated[str | None, typer.Option("--store", metavar="DIR", help="The store of the names; * is all of it.")] = None,
+    store: Annotated[
+        str | None, typer.Option("--store", metavar="DIR", help="The store of the names; all of it if none is given.")
+    ] = None,
     user: UserOption = None,
     account: AccountOption = None,
     rules: Annotated[
@@ -93,7 +97,7 @@ def lint(
         if list_:
             show(_listing(lang(lang_)))
             return
-        if not targets:
+        if not targets and store is None:
             raise UsageError("name a Dockerfile, an archive, a manifest or a folder, or an image of a store")
         chosen = _config(config, no_config, rules, baseline)
         options = LintOptions(
@@ -103,7 +107,7 @@ def lint(
         )
         threshold = Level(fail_on.value) if fail_on is not None else chosen.fail_on or Level.WARNING
     with exits(lang(lang_)), cancelled_by_signals() as cancel:
-        found = _lint(targets, options, store, (user, account), cancel)
+        found = _lint(targets or ["*"], options, store, (user, account), cancel)
         result = replace(found, findings=chosen.judge(found.findings, options.today))
         show(_printed(format, result, lang(lang_), threshold))
         for each in result.issues:
@@ -162,7 +166,7 @@ def _lint(
     if names:
         from ..store import Store
 
-        results.append(lint_references(lambda: Store(store_path(store)), names, options, actor, cancel))
+        results.append(lint_references(lambda: Store(store_of_names(store, names[0])), names, options, actor, cancel))
     return joined(results)
 
 

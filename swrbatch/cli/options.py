@@ -80,6 +80,17 @@ def store_path(given: str | None) -> str:
     return given or os.environ.get("SWRBATCH_STORE") or DEFAULT_STORE
 
 
+def store_of_names(given: str | None, name: str) -> str:
+    """The folder of the store that has the image `name`. UsageError where no store was named and none is here: `name` may be the
+    path of a file that is not there."""
+    path = store_path(given)
+    if given is None and "SWRBATCH_STORE" not in os.environ and not os.path.isdir(path):
+        raise UsageError(
+            f"there is no file {printable(name)}, and no store here that could have an image of that name (--store DIR)"
+        )
+    return path
+
+
 def check_manifests(manifests: str | None, patch_only: bool) -> None:
     """UsageError unless --manifests names a folder, if it is given; --patch-only needs it."""
     if manifests is None and patch_only:

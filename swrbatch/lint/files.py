@@ -13,9 +13,12 @@ from dataclasses import dataclass, replace
 from typing import Final, Literal, NoReturn
 
 from ..compression import Compression, sniff
+from ..digest import Cancel
 from ..errors import UsageError, printable
+from ..manifests import MAX_FILE
 from ..manifests import SUFFIXES as MANIFESTS
 from ..sources import SUFFIXES as ARCHIVES
+from ..sources import standard_input
 from .build import Context
 from .dockerfile import MAX_BYTES
 
@@ -25,34 +28,55 @@ _FROM: Final = re.compile(rb"^[ \t]*FROM[ \t]", re.IGNORECASE | re.MULTILINE)
 _POD: Final = rb"(?:Pod|Deployment|StatefulSet|DaemonSet|ReplicaSet|Job|CronJob|ServiceAccount|\w*List)"
 _WORKLOAD: Final = re.compile(rb"^[ \t{,-]*[\"']?kind[\"']?[ \t]*:[ \t]*[\"']?" + _POD + rb"\b", re.MULTILINE)
 _SCRIPT_BYTES: Final = 1 << 18
+_TAR_HEADER: Final = 512
+_MOST: Final = max(MAX_BYTES, MAX_FILE)
 
 
 @dataclass(frozen=True, slots=True)
 class LintFile:
-    """A file to be linted; `searched` tells that it was found below a folder and not named."""
+    """A file to be linted; `searched` tells that it was found below a folder and not named.
+
+    Of standard input (`-`) `start` is what was read of it: all of a text, the beginning of an archive.
+    """
 
     kind: Kind
     path: str
     searched: bool
+    start: bytes = b""
+
+    def read(self, size: int) -> bytes:
+        """The first bytes of a text."""
+        return self.start[:size] if self.path == "-" else read_start(self.path, size)
 
 
-def lint_files(paths: Iterable[str]) -> list[LintFile]:
+def lint_files(paths: Iterable[str], cancel: Cancel) -> list[LintFile]:
     """What these paths name, each file once, in the order given. UsageError for a path that holds nothing to lint.
 
     A file that is named itself counts as named, also where a folder holds it.
     """
     found: dict[str, LintFile] = {}
-    for path in paths:
-        for file in _files(path):
+    for path in dict.fromkeys(paths):
+        for file in [_standard_input(cancel)] if path == "-" else _files(path):
             real = os.path.realpath(file.path) if file.path != "-" else file.path
             before = found.get(real)
             found[real] = file if before is None else replace(before, searched=before.searched and file.searched)
     return list(found.values())
 
 
+def _standard_input(cancel: Cancel) -> LintFile:
+    """What comes in, told by its beginning: a text is read to its end, of an archive no more than that."""
+    start = b""
+    for piece in standard_input(cancel):
+        start += piece
+        if len(start) > _MOST or (len(start) >= _TAR_HEADER and _kind_of(start, "-") == "archive"):
+            break
+    kind = _kind_of(start, "-")
+    if kind is None:
+        raise UsageError("standard input is no archive, no Dockerfile (it has no FROM) and no workload")
+    return LintFile(kind, "-", False, start)
+
+
 def _files(path: str) -> list[LintFile]:
-    if path == "-":
-        return [LintFile("archive", path, False)]
     if os.path.isdir(path):
         searched = [LintFile(kind, file, True) for file in _walk(path) if (kind := _kind_of(read_start(file), file)) is not None]
         if not searched:
@@ -102,7 +126,7 @@ def _unreadable(e: OSError) -> NoReturn:
 
 
 def read_start(path: str, size: int = MAX_BYTES + 1) -> bytes:
-    """The first bytes of a file (one more than a Dockerfile may have at most). UsageError if it cannot be read."""
+    """The first bytes of a file. UsageError if it cannot be read."""
     try:
         if not stat.S_ISREG(os.stat(path).st_mode):
             raise UsageError(f"{printable(path)} is no regular file")
