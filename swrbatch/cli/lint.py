@@ -26,7 +26,7 @@ from .options import (
     store_of_names,
     store_path,
 )
-from .text import fitted, hanging, issue_lines, labelled, lint_counts, rows_cut, terminal, way_out, width, word
+from .text import fitted, hanging, issue_lines, labelled, lint_counts, rows_cut, sized, terminal, way_out, width, word
 
 if TYPE_CHECKING:
     from ..lint.config import LintConfig
@@ -187,11 +187,9 @@ def _printed(format: LintFormat, result: LintResult, language: Lang, threshold: 
 
 def _text(result: LintResult, language: Lang) -> str:
     """Each finding with its place and way out, then the counts."""
-    from ..sizes import format_size
-
     lines, findings = [], result.counting
     for one in findings:
-        size = f" ({format_size(one.bytes)})" if one.bytes is not None else ""
+        size = f" ({sized(one.bytes, language)})" if one.bytes is not None else ""
         lines += _head(f"{one.location}:", f"{word(one.level.value, language)} {one.rule}{size}")
         if one.image and one.snippet:
             lines.append(rows_cut(f"  {labelled('step', one.snippet, language)}"))

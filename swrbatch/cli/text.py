@@ -71,8 +71,37 @@ _ZH = {
     "source": "来源",
     "issue": "问题",
     "finding": "审计发现",
-    "step": "构建步骤",
+    "step": "步骤",
     "not in the guide": "指南未涉及",
+    "also named": "其他名称",
+    "created": "创建时间",
+    "author": "作者",
+    "entrypoint": "入口点",
+    "command": "启动命令",
+    "user": "用户",
+    "working dir": "工作目录",
+    "environment": "环境变量",
+    "ports": "端口",
+    "volumes": "逻辑卷",
+    "health check": "健康检查",
+    "stop signal": "停止信号",
+    "label": "元数据标签",
+    "efficiency": "空间效率",
+    "by dive": "dive的结果",
+    "wasted most": "浪费最多的路径",
+    "layer": "层",
+    "removes": "使失效",
+    "added": "新增",
+    "changed": "修改",
+    "deleted": "删除",
+    "sets": "设置",
+    "shared layer": "共享的层",
+    "saves": "节省",
+    "duplicate": "重复文件",
+    "copies": "份数",
+    "would save": "可节省",
+    "file": "文件",
+    "(history and layers do not agree)": "（构建历史与层数不一致）",
     "dockerfile": "Dockerfile",
     "workload": "工作负载",
     "swr": "SWR错误码",
@@ -93,6 +122,17 @@ def word(text: str, language: Lang) -> str:
 def width(text: str) -> int:
     """Columns that a text takes on a terminal."""
     return sum(2 if unicodedata.east_asian_width(c) in "WF" else 1 for c in text)
+
+
+def sized(size: int, language: Lang) -> str:
+    """A size in bytes, to read."""
+    text = format_size(size)
+    return text.replace(" bytes", "字节").replace(" byte", "字节") if language == "zh" else text
+
+
+def right(text: str, columns: int) -> str:
+    """The text at the right end of as many columns."""
+    return " " * (columns - width(text)) + text
 
 
 def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
