@@ -113,6 +113,10 @@ FOUND: dict[str, list[str]] = {
         "VOLUME /d\nRUN <<E\necho x >> /d/y\nE", "VOLUME /d\nRUN a | tee /d/x",
     ],
     "missing-label": ["RUN x", "FROM a:1\nLABEL a=b\nFROM b:1", "MAINTAINER me", "# LABEL a=b\nFROM a:1", "ONBUILD LABEL a=b", "RUN echo LABEL a=b"],
+    "label-key": [
+        "LABEL Version=1", 'LABEL com.example.Vendor="x"', 'LABEL "a b"=c', "LABEL com.docker.x=1", "LABEL a..b=1", "LABEL a- b", "LABEL a=1 b_c=2", "label io.docker.a=1",
+        "LABEL a=1 \\\n .b=2", "LABEL org.dockerproject.x=1", "LABEL a--b=1",
+    ],
     "maintainer": ["MAINTAINER me", "maintainer me <a@b>", "RUN x\nMAINTAINER y", "LABEL a=b\nMAINTAINER m", "FROM a:1 AS b\nMAINTAINER x\nFROM c:1", "MAINTAINER \\\n me"],
     "missing-healthcheck": ["RUN x", "HEALTHCHECK NONE", "FROM a:1\nHEALTHCHECK CMD x\nFROM b:1", "HEALTHCHECK none", "HEALTHCHECK CMD x\nHEALTHCHECK NONE", "ONBUILD HEALTHCHECK CMD x"],
     "several-healthchecks": [
@@ -219,6 +223,10 @@ MISSED: dict[str, list[str]] = {
         "VOLUME $U\nRUN touch /d/x",
     ],
     "missing-label": ["LABEL a=b", 'LABEL a="b c" d=e', "label a=b", "FROM a:1 AS b\nLABEL x=y\nFROM b", "RUN x\nLABEL a=b", "LABEL a b"],
+    "label-key": [
+        "LABEL version=1", 'LABEL com.example.my-app.version="1"', 'LABEL "com.example.vendor"="A B"', "LABEL $KEY=1", "ENV Version=1", "LABEL com.dockerize.x=1", "# LABEL Version=1\nFROM a:1",
+        "LABEL a=B_C", "LABEL a1.b2=3", "LABEL a b_c", "RUN echo LABEL A=1", "LABEL org.opencontainers.image.title=x",
+    ],
     "maintainer": ["LABEL maintainer=me", "# MAINTAINER me\nFROM a:1", "RUN echo MAINTAINER x", "RUN <<E\nMAINTAINER x\nE", "ENV MAINTAINER=x", "RUN a \\\n MAINTAINER"],
     "missing-healthcheck": [
         "HEALTHCHECK CMD a", 'HEALTHCHECK CMD ["a"]', "FROM a:1 AS b\nHEALTHCHECK CMD a\nFROM b", "HEALTHCHECK --interval=5s CMD a", "healthcheck cmd a", "HEALTHCHECK NONE\nHEALTHCHECK CMD a",

@@ -136,6 +136,17 @@ PAIRS = (
         only_ours=((r"&&", "hadolint leaves out a RUN of several commands"),),
         only_theirs=((r"RUN .*\nRUN ", "ours is on calls of one package manager only (the guide's case)"),),
     ),
+    Pair(
+        "undefined-variable",
+        ("DL3044",),
+        only_ours=((r"\$", "hadolint looks for variables that the same ENV defines, and for no others"),),
+    ),
+    Pair(
+        "label-key",
+        ("DL3048",),
+        only_ours=((r"b_c=", "hadolint takes an underscore"),),
+        only_theirs=((r"\$KEY", "a variable may be any key"),),
+    ),
     Pair("maintainer", ("DL4000",)),
     Pair("several-healthchecks", ("DL3012",)),
     Pair("missing-healthcheck", ("DL3057",), only_ours=((r"HEALTHCHECK NONE", "HEALTHCHECK NONE is none"),)),

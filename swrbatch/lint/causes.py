@@ -172,6 +172,11 @@ CAUSES: Final[Mapping[str, Texts]] = MappingProxyType(
             "whether it may be deleted.",
             "在有上千镜像的仓库中，无法得知该镜像属于谁、由什么构建、能否删除。",
         ),
+        "label-key": (
+            "Tools look labels up by their key: one in another spelling, or in a name space that is Docker's, is not found or"
+            " means something else.",
+            "工具按键查找标签：写法不同的键，或占用Docker保留命名空间的键，会找不到或另有含义。",
+        ),
         "maintainer": (
             "It holds one name and no key; tools read labels, and new builders warn about it.",
             "它只能写一个名称，没有键；工具读取的是标签，新的构建器会对它给出警告。",
