@@ -124,6 +124,16 @@ def rules() -> str:
     return table(("rule", "level", "finds", "on", "guide"), [*map(told, RULES)])
 
 
+def examples() -> str:
+    """A bad and a good example of each rule."""
+
+    def code(text: str) -> str:
+        lines = (line.replace("  ", "\N{NO-BREAK SPACE} ") for line in text.splitlines())
+        return "<br>".join(f"`{line}`" for line in lines)
+
+    return table(("rule", "bad", "good"), [(f"`{rule.id}`", code(rule.bad), code(rule.good)) for rule in RULES])
+
+
 GENERATED: Mapping[str, Callable[[], str]] = {
     "options": options,
     "report": tables.describe,
@@ -131,6 +141,7 @@ GENERATED: Mapping[str, Callable[[], str]] = {
     "issues": issues,
     "steps": steps,
     "rules": rules,
+    "examples": examples,
 }
 
 
