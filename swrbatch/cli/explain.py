@@ -11,7 +11,7 @@ import typer
 
 from ..errors import ExitCode, Lang, UsageError, printable
 from .options import Format, FormatOption, LangOption, Language, exits, lang, show
-from .text import hanging, rows_cut, table, terminal_columns, width, word, wrapped
+from .text import rows_cut, set_in, table, terminal_columns, width, word, wrapped
 
 if TYPE_CHECKING:
     from ..explain.entry import Entry
@@ -87,7 +87,7 @@ def _to_text(found: Explanation, language: Lang) -> str:
 def _block(entry: Entry, language: Lang) -> Iterator[str]:
     number = entry.heading[language == "zh"] or entry.section
     section = f"  {word('guide', language)}{'' if language == 'zh' else ' '}{number}" if number else ""
-    yield from hanging(f"{entry.id}  {word(entry.level, language)}{section}", terminal_columns())
+    yield from set_in(f"{entry.id}  {word(entry.level, language)}{section}", terminal_columns())
     symptom, cause, way_out = entry.texts(language)
     rows = [
         ("symptom", symptom),

@@ -132,14 +132,23 @@ def exits(language: Lang = "en") -> Iterator[None]:
         yield
     except Refused as e:
         label, colon = ("解决办法", "：") if language == "zh" else ("way out", ": ")
-        typer.echo(f"swrbatch: {e.issue.code}: {e.issue.text(language)}\n  {label}{colon}{e.issue.remedy(language)}", err=True)
+        _tell(f"swrbatch: {e.issue.code}: {e.issue.text(language)}", f"  {label}{colon}{e.issue.remedy(language)}")
         raise typer.Exit(int(e.exit_code)) from None
     except SwrbatchError as e:
-        typer.echo(f"swrbatch: {e}", err=True)
+        _tell(*f"swrbatch: {e}".split("\n"))
         raise typer.Exit(int(e.exit_code)) from None
     except KeyboardInterrupt:
         typer.echo("swrbatch: interrupted", err=True)
         raise typer.Exit(int(ExitCode.INTERRUPTED)) from None
+
+
+def _tell(*lines: str) -> None:
+    """Lines on standard error, broken between words where that is a terminal."""
+    if sys.stderr.isatty():
+        from .text import set_in, terminal_columns
+
+        lines = tuple(part for line in lines for part in set_in(line, terminal_columns()))
+    typer.echo("\n".join(lines), err=True)
 
 
 @contextlib.contextmanager

@@ -202,13 +202,19 @@ def fitted(*texts: str, indent: str = "  ") -> list[str]:
     return [line for text in texts for line in wrapped(indent, text, columns, len(indent))]
 
 
-def hanging(text: str, columns: int | None = None) -> list[str]:
-    """A text broken where lines of `columns` (default: the terminal's) end, all of it but the first line set in."""
-    columns = columns or terminal()
-    if columns is None or width(text) <= columns:
+def hanging(text: str) -> list[str]:
+    """A text broken where the lines of a terminal end, all of it but the first line set in."""
+    columns = terminal()
+    return [text] if columns is None else set_in(text, columns)
+
+
+def set_in(text: str, columns: int) -> list[str]:
+    """A text in lines of `columns`, all of it but the first line set in by two more."""
+    if width(text) <= columns:
         return [text]
-    first, *more = wrapped("", text, columns, 2)
-    return [first.lstrip(), *more]
+    depth = len(text) - len(text.lstrip())
+    first, *more = wrapped("", text.lstrip(), columns, depth + 2)
+    return [text[:depth] + first.lstrip(), *more]
 
 
 def rows_cut(lines: str) -> str:
