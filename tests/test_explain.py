@@ -313,7 +313,8 @@ def test_wrapped_loses_nothing_and_fits(text: str, columns: int) -> None:
     ("text", "columns", "lines"),
     [
         ("swrbatch: a b", 13, ["swrbatch: a b"]),
-        ("swrbatch: a b", 12, ["swrbatch: a", "  b"]),
+        ("swrbatch: ab c", 13, ["swrbatch:", "  ab c"]),
+        ("swrbatch: a b c", 14, ["swrbatch: a", "  b c"]),
         ("  way out: name it", 12, ["  way out:", "    name it"]),
         ("swrbatch: /a/long/path is gone", 14, ["swrbatch:", "  /a/long/path", "  is gone"]),
     ],

@@ -361,6 +361,8 @@ def test_a_file_that_is_not_there(folder: Path, monkeypatch: pytest.MonkeyPatch)
         (60, ["a folder of some length/Dockerfile:1: warning floating-tag"]),
         (50, ["a folder of some length/Dockerfile:1:", "  warning floating-tag"]),
         (30, ["a folder of some", "  length/Dockerfile:1:", "  warning floating-tag"]),
+        (46, ["a folder of some length/Dockerfile:1:", "  warning floating-tag"]),
+        (36, ["a folder of some", "  length/Dockerfile:1:", "  warning floating-tag"]),
     ],
 )
 def test_a_head_that_a_terminal_would_break_is_broken_between_words(

@@ -202,9 +202,10 @@ def _text(result: LintResult, language: Lang) -> str:
 
 
 def _head(place: str, what: str) -> list[str]:
-    """Where and what in one line, or in several where the terminal's lines are shorter."""
+    """Where and what in one line, or in several where the terminal's lines are shorter; what stays in one of them."""
     columns = terminal()
-    return [f"{place} {what}"] if columns is None or width(f"{place} {what}") <= columns else [*hanging(place), f"  {what}"]
+    *lines, last = hanging(place)
+    return [*lines, f"{last} {what}"] if columns is None or width(f"{last} {what}") <= columns else [*lines, last, f"  {what}"]
 
 
 def _listing(language: Lang) -> str:
