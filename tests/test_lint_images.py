@@ -36,6 +36,7 @@ from swrbatch.lint.batch import LintedImages, OpenArchives, lint_archives, lint_
 from swrbatch.lint.catalog import RULES
 from swrbatch.lint.check import lint_dockerfile
 from swrbatch.lint.rule import Finding, Rule
+from swrbatch.lint.secrets import redacted, redacted_words
 from swrbatch.store import Store
 from test_inspect import HOSTILE as HOSTILE_LAYERS
 
@@ -124,6 +125,24 @@ def test_the_value_of_a_secret_is_in_no_output(form: Form, tmp_path: Path) -> No
         output = CliRunner().invoke(app, ["lint", path, "--format", kind, "--date", "2026-11-24"]).output
         assert VALUE not in output and "AKIAABCDEFG" not in output and "b3BlbnNz" not in output, kind
         assert "***" in output and "NPM_TOKEN" in output and "app/.env" in output
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("echo $NPM_TOKEN > /dev/null", "echo $NPM_TOKEN > /dev/null"), ("x token | cat", "x token | cat"), ("PASSWORD && x", "PASSWORD && x"),
+        ("curl --password hunter2", "curl --password ***"), ("password='&x'", "password='***'"), ("curl --password '>x' y", "curl --password '***' y"),
+        ("--token=abc", "--token=***"), ('CMD ["--token" "abc"]', 'CMD ["--token" "***"]'), ('CMD ["--token", "abc"]', 'CMD ["--token", "***"]'),
+        ("x value1 y", "x *** y"),
+    ],
+)  # fmt: skip
+def test_commands_without_secrets(text: str, shown: str) -> None:
+    assert redacted(text, ("value1",)) == shown
+
+
+def test_words_of_a_command_without_secrets() -> None:
+    words = ["run", "--api-key", "abc", "--token=def", "-v", "value1", "--password"]
+    assert redacted_words(words, ("value1",)) == ["run", "--api-key", "***", "--token=***", "-v", "***", "--password"]
 
 
 def test_the_fingerprint_is_of_the_place_and_not_of_the_value(tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ from typing import Any, Final
 from ..errors import Lang, printable
 from ..inspect.dive import DiveNumbers
 from ..inspect.images import HistoryStep, InspectedImage, InspectedLayer, Inspection, RunSettings
-from ..lint.secrets import is_secret, redacted
+from ..lint.secrets import is_secret, redacted, redacted_words
 from ..lint.steps import Step, as_step, secret_values
 from ..sizes import counted
 from .text import cut, right, sized, table, terminal_columns, width, word, wrapped
@@ -57,6 +57,9 @@ class _History:
     def hidden(self, text: str, limit: int = _LONG) -> str:
         return printable(redacted(text, self.secrets), limit)
 
+    def command(self, words: Sequence[str]) -> list[str]:
+        return [printable(word, _LONG) for word in redacted_words(words, self.secrets)]
+
     def variables(self, run: RunSettings) -> list[str]:
         return [printable(f"{name}={'***' if is_secret(name, value) else self.hidden(value)}", _LONG) for name, value in run.env]
 
@@ -82,15 +85,15 @@ def _image_json(image: InspectedImage) -> dict[str, Any]:
         "author": printable(image.author),
         "docker_version": printable(image.docker_version),
         "config": {
-            "entrypoint": [history.hidden(word) for word in run.entrypoint],
-            "cmd": [history.hidden(word) for word in run.cmd],
+            "entrypoint": history.command(run.entrypoint),
+            "cmd": history.command(run.cmd),
             "user": printable(run.user),
             "working_dir": printable(run.working_dir, _LONG),
             "env": history.variables(run),
             "exposed_ports": _safe(run.exposed_ports),
             "volumes": _safe(run.volumes),
             "labels": {printable(key): history.hidden(value) for key, value in run.labels},
-            "healthcheck": [history.hidden(word) for word in run.healthcheck],
+            "healthcheck": history.command(run.healthcheck),
             "shell": _safe(run.shell),
             "stop_signal": printable(run.stop_signal),
             "on_build": [history.hidden(word) for word in run.on_build],
@@ -197,15 +200,15 @@ def _facts(image: InspectedImage, history: _History, language: Lang) -> Iterator
     by = f"（Docker {image.docker_version}）" if zh else f" by Docker {image.docker_version}"
     yield "created", image.created + (by if image.docker_version else "")
     yield "author", image.author
-    yield "entrypoint", history.hidden(json.dumps(run.entrypoint, ensure_ascii=False)) if run.entrypoint else ""
-    yield "command", history.hidden(json.dumps(run.cmd, ensure_ascii=False)) if run.cmd else ""
+    yield "entrypoint", json.dumps(history.command(run.entrypoint), ensure_ascii=False) if run.entrypoint else ""
+    yield "command", json.dumps(history.command(run.cmd), ensure_ascii=False) if run.cmd else ""
     yield "user", run.user or ("未设置，即root" if zh else "none given, which is root")
     yield "working dir", run.working_dir
     for variable in history.variables(run):
         yield "environment", variable
     yield "ports", ", ".join(run.exposed_ports)
     yield "volumes", ", ".join(run.volumes)
-    yield "health check", history.hidden(" ".join(run.healthcheck))
+    yield "health check", " ".join(history.command(run.healthcheck))
     yield "shell", json.dumps(run.shell, ensure_ascii=False) if run.shell else ""
     yield "stop signal", run.stop_signal
     for line in run.on_build:

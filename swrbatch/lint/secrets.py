@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import posixpath
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Final
@@ -125,13 +125,20 @@ def _env_secrets(data: bytes) -> Iterator[str]:
             yield match[1]
 
 
+_TELLING: Final = r"(?:pass(?:word|wd|phrase)?|token|secret|api[_-]?key|access[_-]?key)"
 _IN_COMMAND: Final = re.compile(
-    r"((?:pass(?:word|wd|phrase)?|token|secret|api[_-]?key|access[_-]?key)[\"']?(?:\s*[=:]\s*|\s+)[\"']?)([^\s\"',\]$]+)",
-    re.IGNORECASE,
+    rf"({_TELLING}[\"']?(?:\s*[=:]\s*[\"']?|\s*,?\s+[\"']|\s+(?![<>|&;()])))([^\s\"',\]$]+)", re.IGNORECASE
 )
+_OPTION: Final = re.compile(rf"-{{1,2}}[\w-]*{_TELLING}", re.IGNORECASE)
 _WHOLE_KEY: Final = re.compile(r"-----BEGIN [A-Z ]*PRIVATE KEY.*", re.DOTALL)
 _IN_ADDRESS: Final = re.compile(r"(://[^/\s:@]*:)[^@\s/]+@")
 _BEARER: Final = re.compile(r"\b(Bearer|Basic)\s+[\w.~+/=-]{8,}")
+
+
+def redacted_words(words: Sequence[str], values: tuple[str, ...] = ()) -> list[str]:
+    """The words of a command in JSON form as `redacted` has them; the one behind an option such as `--token` is a secret, too."""
+    before = ("", *words)
+    return ["***" if _OPTION.fullmatch(last) else redacted(word, values) for last, word in zip(before, words, strict=False)]
 
 
 def redacted(text: str, values: tuple[str, ...] = ()) -> str:
