@@ -385,6 +385,20 @@ def test_baseline(folder: Path) -> None:
     assert code == 1 and [one["rule"] for one in json.loads(output)["findings"]] == ["ssh-port"]
 
 
+def test_a_file_is_known_however_it_is_spelled(folder: Path) -> None:
+    put(folder, **{"a/Dockerfile": FIRST})
+    (folder / "known.json").write_text(run("a", "--format", "json")[1])
+    for name in (".", "./a", "a//Dockerfile", str(folder / "a"), f"{folder}/a/../a/Dockerfile"):
+        code, output = run(name, "--baseline", "known.json", "--fail-on", "info")
+        assert code == 0 and "info 0, known" in output, name
+        (path,) = {one["location"]["path"] for one in json.loads(run(name, "--format", "gitlab")[1])}
+        results = json.loads(run(name, "--format", "sarif")[1])["runs"][0]["results"]
+        (uri,) = {one["locations"][0]["physicalLocation"]["artifactLocation"]["uri"] for one in results}
+        assert path == uri == "a/Dockerfile", name
+    put(folder, **{"c/Dockerfile": FIRST})
+    assert run("c", "--baseline", "known.json")[0] == 1
+
+
 def test_sarif_is_read_by_a_package_of_others(folder: Path) -> None:
     put(folder, **{"a b/Dockerfile": FIRST})
     code, output = run("a b", "--format", "sarif")

@@ -12,7 +12,7 @@ from urllib.parse import quote
 from ..errors import Issue, Lang, UsageError, plain, printable
 from .catalog import RULES
 from .causes import CAUSES
-from .rule import Finding, Level, Rule
+from .rule import Finding, Level, Rule, spelled_alike
 from .targets import LintResult
 
 _SCHEMA: Final = "https://json.schemastore.org/sarif-2.1.0.json"
@@ -92,7 +92,7 @@ def _sarif_notification(one: Issue, language: Lang) -> dict[str, Any]:
         "descriptor": {"id": one.code},
         "level": "error" if one.is_error else "warning",
         "message": {"text": f"{one.text(language)} {one.remedy(language)}"},
-        "locations": [{"physicalLocation": {"artifactLocation": {"uri": quote(one.archive)}}}],
+        "locations": [{"physicalLocation": {"artifactLocation": {"uri": _uri(one.archive)}}}],
     }
 
 
@@ -101,7 +101,7 @@ def _sarif_result(one: Finding, index: int, language: Lang) -> dict[str, Any]:
     told: dict[str, Any] = {"bytes": one.bytes} if one.bytes is not None else {}
     if one.image:
         told |= {"step": one.snippet} if one.snippet else {}
-        place = {"physicalLocation": {"artifactLocation": {"uri": quote(one.path)}}, "logicalLocations": _sarif_logical(one)}
+        place = {"physicalLocation": {"artifactLocation": {"uri": _uri(one.path)}}, "logicalLocations": _sarif_logical(one)}
     return {
         "ruleId": one.rule,
         "ruleIndex": index,
@@ -116,7 +116,11 @@ def _sarif_result(one: Finding, index: int, language: Lang) -> dict[str, Any]:
 def _sarif_lines(one: Finding) -> dict[str, Any]:
     region = {"startLine": one.line, "endLine": one.end_line}
     context = {**region, "snippet": {"text": one.snippet}}
-    return {"artifactLocation": {"uri": quote(one.path)}, "region": region, "contextRegion": context}
+    return {"artifactLocation": {"uri": _uri(one.path)}, "region": region, "contextRegion": context}
+
+
+def _uri(path: str) -> str:
+    return quote(spelled_alike(path))
 
 
 def _sarif_logical(one: Finding) -> list[dict[str, str]]:
@@ -131,7 +135,7 @@ def _sarif_logical(one: Finding) -> list[dict[str, str]]:
 
 
 def to_gitlab(findings: Iterable[Finding], language: Lang) -> str:
-    """A code quality report: a list of issues."""
+    """A code quality report: a list of issues. GitLab shows one where its path is that of the repository's file, with no `./`."""
     return json.dumps(
         [
             {
@@ -139,7 +143,7 @@ def to_gitlab(findings: Iterable[Finding], language: Lang) -> str:
                 "check_name": one.rule,
                 "fingerprint": one.fingerprint,
                 "severity": _GITLAB[one.level],
-                "location": {"path": one.path, "lines": {"begin": one.line, "end": one.end_line}},
+                "location": {"path": spelled_alike(one.path), "lines": {"begin": one.line, "end": one.end_line}},
             }
             for one in findings
         ],

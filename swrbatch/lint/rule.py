@@ -7,7 +7,9 @@ Kubernetes workload.
 from __future__ import annotations
 
 import enum
+import functools
 import hashlib
+import os
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from types import MappingProxyType
@@ -187,8 +189,20 @@ class Finding:
         return " ".join(printable(part) for part in parts if part)
 
 
-def fingerprint(*parts: str) -> str:
+def spelled_alike(path: str) -> str:
+    """A path, however it was spelled: from the working folder on where it lies below that (`./a`, `/work/b/../a`: `a`)."""
+    return _from_here(path, os.getcwd())
+
+
+@functools.lru_cache
+def _from_here(path: str, here: str) -> str:
+    relative = os.path.relpath(path, here) if path else ""
+    return os.path.normpath(path) if relative.split(os.sep, 1)[0] == os.pardir else relative
+
+
+def fingerprint(rule: str, path: str, *parts: str) -> str:
     """What tells a finding from others from run to run: a hash of its place."""
+    parts = (rule, spelled_alike(path), *parts)
     return hashlib.sha256("\0".join(parts).encode("utf-8", "replace")).hexdigest()
 
 
