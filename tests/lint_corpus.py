@@ -64,6 +64,10 @@ FOUND: dict[str, list[str]] = {
         "RUN pip install flask", "RUN pip3 install -r r.txt", "RUN python3 -m pip install x", "RUN a && pip install x && b", "RUN --mount=type=bind,target=/x pip install x",
         "RUN <<E\npip install x\nE",
     ],
+    "yarn-cache": [
+        "RUN yarn install", "RUN yarn", "RUN yarn install --production && yarn build", "RUN yarn add left-pad", "RUN yarn global add serve", "RUN yarn cache clean && yarn install",
+        "RUN <<E\nyarn install\nE", "RUN --mount=type=bind,target=/x yarn install", "RUN yarn install\nRUN yarn cache clean", "RUN yarn install && rm /x/yarn.lock",
+    ],
     "general-base": [
         "FROM ubuntu:16.04\n" + IN + "nodejs", "FROM debian:12\nRUN apt-get install python3 python3-pip", "FROM centos:7\nRUN yum install -y java", "FROM fedora:40\nRUN dnf install php",
         "FROM docker.io/library/debian:12\n" + IN + "openjdk-17-jre=17.0.1", "FROM ubuntu:24.04 AS b\n" + IN + "nginx\nFROM b",
@@ -169,6 +173,10 @@ MISSED: dict[str, list[str]] = {
     "pip-cache": [
         "RUN pip install --no-cache-dir x", "ENV PIP_NO_CACHE_DIR=1\nRUN pip install x", "RUN --mount=type=cache,target=/root/.cache/pip pip install x", "RUN pip --version", "RUN pip uninstall x",
         "RUN pip install x && rm -rf ~/.cache", "FROM a:1 AS b\nRUN pip install x\nFROM c:1", "RUN pip --no-cache-dir install x",
+    ],
+    "yarn-cache": [
+        "RUN yarn install && yarn cache clean", "RUN --mount=type=cache,target=/usr/local/share/.cache yarn install", "RUN yarn build", "RUN yarn --version", "FROM a:1 AS b\nRUN yarn install\nFROM c:1",
+        "RUN yarn install && rm -rf /usr/local/share/.cache/yarn", "RUN npm install -g yarn", "RUN yarn run install", "RUN yarn && yarn cache clean --all",
     ],
     "general-base": [
         "FROM node:22\n" + IN + "nodejs", "FROM ubuntu:24.04\n" + IN + "curl", "FROM ubuntu:24.04\n" + IN + "nodejs php", "FROM alpine:3\nRUN apk add nodejs",

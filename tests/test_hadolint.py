@@ -87,6 +87,16 @@ PAIRS = (
         only_theirs=((r"rm -rf ~/\.cache", "the cache is removed in the same RUN"), _NOT_FINAL),
     ),
     Pair(
+        "yarn-cache",
+        ("DL3060",),
+        only_ours=((r"yarn$|yarn (?:add|global)", "hadolint knows yarn install only, not yarn, yarn add and yarn global"),),
+        only_theirs=(
+            (r"type=cache", "the cache lies on a mount"),
+            (r"rm -rf \S*/yarn$", "the cache is removed in the same RUN"),
+            (r"yarn run install", "a script of the project that is called install"),
+        ),
+    ),
+    Pair(
         "run-cd",
         ("DL3003",),
         only_theirs=((r"&& cd|RUN cd /x$", "ours is on a RUN that starts with cd and goes on (the guide's case)"),),

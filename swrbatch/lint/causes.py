@@ -70,6 +70,10 @@ CAUSES: Final[Mapping[str, Texts]] = MappingProxyType(
             "The cache would speed up the next install on this machine; in a layer there is no next one.",
             "缓存只能加快同一机器上的下一次安装，而在镜像层中没有下一次。",
         ),
+        "yarn-cache": (
+            "yarn keeps each package that it fetched; what is installed is in node_modules, and the second copy is never read.",
+            "yarn会保留下载的每个软件包；安装的内容在node_modules中，第二份不会再被读取。",
+        ),
         "general-base": (
             "A whole distribution brings packages that the program never uses: more to pull, and more to patch.",
             "完整的发行版带有程序用不到的软件包：下载更多，需要修补的漏洞也更多。",
