@@ -33,6 +33,7 @@ from .opening import Opening
 from .order import Order
 from .policy import Limits, Naming, is_registry, limits_for, upload_seq
 from .prepare import Prepared, PreparedImage, Progress, Rules, Workshop, prepare
+from .redaction import assigned, redacted, secret_values
 from .rename import Rename, load_rename
 from .results import (
     ArchiveRow,
@@ -542,7 +543,9 @@ class _Batch:
     def _layer_rows(self, prepared: PreparedImage) -> None:
         attempt = prepared.attempt
         config = prepared.image.config
-        steps = config.created_by() if config else []
+        told = config.created_by() if config else ()
+        secret = secret_values(pair for step in told for pair in assigned(step))
+        steps = [redacted(step, secret) for step in told]
         for position, taken in enumerate(prepared.taken):
             self.layers.append(
                 LayerRow(

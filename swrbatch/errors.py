@@ -16,6 +16,7 @@ Texts hold `{parameters}`; `issue()` fills them after `printable()` made them sa
 from __future__ import annotations
 
 import enum
+import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from types import MappingProxyType
@@ -134,6 +135,24 @@ def printable(value: object, limit: int = 300) -> str:
     if text.isprintable():
         return text
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in text)
+
+
+def to_json_text(value: object) -> str:
+    """`value` as JSON in one line that is safe to print: what no terminal should get, and lone surrogates, are escaped."""
+    text = json.dumps(value, ensure_ascii=False)
+    return text if text.isprintable() else "".join(c if c.isprintable() else json.dumps(c)[1:-1] for c in text)
+
+
+class _Names(dict[str, str]):
+    """Stands for the parameters of a text: each is named where its value would be."""
+
+    def __missing__(self, name: str) -> str:
+        return f"<{name.removesuffix('_zh')}>"
+
+
+def plain(template: str, **values: str) -> str:
+    """A text with its parameters named: `{reference}` becomes `<reference>`."""
+    return template.format_map(_Names(values))
 
 
 def issue(

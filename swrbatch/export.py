@@ -185,7 +185,7 @@ def parse_name(text: str, registry: str) -> Reference:
             raise UsageError(f"{printable(text)} is not of the store's registry {registry}")
     # With a host of our own in front, a dot in an organization's name (api profile) is not taken for another.
     _, namespace, repository, tag = split_name(f"registry.invalid/{rest}")
-    if not slash or not namespace or not repository or tag == "" or "@" in text:
+    if not slash or not namespace or not repository or tag == "" or "@" in text or not text.isprintable():
         raise UsageError(f"{printable(text)} is no name of an image: write ORGANIZATION/REPOSITORY:TAG")
     return Reference(registry, namespace, repository, tag or "latest")
 

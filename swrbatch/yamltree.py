@@ -12,6 +12,8 @@ from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import Final
 
+from .digest import Cancel
+
 MAX_DEPTH: Final = 100
 MAX_NODES: Final = 400_000
 MAX_MERGES: Final = 100
@@ -73,13 +75,16 @@ def documents(text: str) -> Iterator[tuple[int, str]]:
         yield start, text[start:end]
 
 
-def read_tree(text: str, lines_before: int = 0) -> list[Node]:
-    """The root of each document in `text`. Raises `BadYaml`, with line and column from 1; so many lines stand before the text."""
+def read_tree(text: str, lines_before: int = 0, cancel: Cancel | None = None) -> list[Node]:
+    """The root of each document in `text`. Raises `BadYaml`, with line and column from 1; so many lines stand before the text.
+
+    With `cancel`, which is looked at between any two nodes, `Cancelled`.
+    """
     from ruamel.yaml import YAML
     from ruamel.yaml.error import MarkedYAMLError, YAMLError
 
     try:
-        return _Builder(YAML(typ="safe", pure=True).parse(text), lines_before).roots
+        return _Builder(YAML(typ="safe", pure=True).parse(text), lines_before, cancel or Cancel()).roots
     except MarkedYAMLError as e:
         mark = e.problem_mark or e.context_mark
         where = f"line {lines_before + mark.line + 1}, column {mark.column + 1}: " if mark is not None else ""
@@ -91,7 +96,7 @@ def read_tree(text: str, lines_before: int = 0) -> list[Node]:
 class _Builder:
     """Puts a parser's events together."""
 
-    def __init__(self, events: Iterator[object], lines_before: int) -> None:
+    def __init__(self, events: Iterator[object], lines_before: int, cancel: Cancel) -> None:
         self._lines_before = lines_before
         self.roots: list[Node] = []
         self._open: list[Sequence | Mapping] = []
@@ -100,6 +105,7 @@ class _Builder:
         for count, event in enumerate(events):
             if count > MAX_NODES:
                 raise BadYaml(f"it has more than {MAX_NODES} nodes")
+            cancel.check()
             self._take(event)
 
     def _take(self, event: object) -> None:

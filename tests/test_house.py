@@ -18,6 +18,7 @@ ORDER = [
     "schemas",
     "digest",
     "compression",
+    "redaction",
     "image",
     "tar",
     "archive",

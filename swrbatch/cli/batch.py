@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import enum
-import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, replace
@@ -11,7 +10,7 @@ from typing import Annotated, Any
 
 import typer
 
-from ..errors import ExitCode, UsageError
+from ..errors import ExitCode, UsageError, to_json_text
 from ..sizes import counted, parse_size
 from ..sources import expand
 from .options import (
@@ -277,7 +276,7 @@ def _run_triggers(store: Any, given: dict[str, Any]) -> list[Any]:
 def _print(result: Any, set_off: list[Any], given: dict[str, Any], named: int) -> None:
     if given["format"] is Format.JSON:
         triggers = {"triggers": [asdict(run) for run in set_off]} if given.get("manifests") is not None else {}
-        show(json.dumps({**result.to_dict(), **triggers}, ensure_ascii=False))
+        show(to_json_text({**result.to_dict(), **triggers}))
     else:
         from .text import summary, trigger_lines
 

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from ..errors import ExitCode, Lang, UsageError, printable
+from ..errors import ExitCode, Lang, UsageError, printable, to_json_text
+from ..redaction import redacted
 from .options import Format, FormatOption, LangOption, Language, exits, lang, show
-from .text import rows_cut, table, terminal_columns, width, word, wrapped
+from .text import rows_cut, set_in, table, terminal_columns, width, word, wrapped
 
 if TYPE_CHECKING:
     from ..explain.entry import Entry
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 app = typer.Typer(rich_markup_mode=None)
 _LABEL = 12
+_SHOWN = 2000  # characters of a query of which some are shown
 _FULL = 5  # entries that are shown in full, of those that are equally likely
 _OTHERS = 5  # others that are named
 
@@ -50,7 +51,7 @@ def explain(
         query = _query(text or [])
         found = find(query)
         if format is Format.JSON:
-            show(json.dumps(_to_json(query, found), ensure_ascii=False))
+            show(to_json_text(_to_json(query, found)))
         elif found.matches:
             show(_to_text(found, lang(language)))
         else:
@@ -85,12 +86,11 @@ def _to_text(found: Explanation, language: Lang) -> str:
 
 
 def _block(entry: Entry, language: Lang) -> Iterator[str]:
-    number, _, heading = entry.section.partition(" ")
+    number = entry.heading[language == "zh"] or entry.section
     section = f"  {word('guide', language)}{'' if language == 'zh' else ' '}{number}" if number else ""
-    yield f"{entry.id}  {word(entry.level, language)}{section}"
+    yield from set_in(f"{entry.id}  {word(entry.level, language)}{section}", terminal_columns())
     symptom, cause, way_out = entry.texts(language)
     rows = [
-        ("guide", heading),
         ("symptom", symptom),
         ("cause", cause),
         ("way out", way_out),
@@ -124,7 +124,7 @@ def _meaning(entry: Entry, language: Lang) -> str:
 
 
 def _nothing(query: str, found: Explanation, language: Lang) -> str:
-    shown = printable(" ".join(query.split()), 100)
+    shown = printable(redacted(" ".join(query[:_SHOWN].split())), 100)
     head = f"swrbatch: 没有找到对{shown}的解释" if language == "zh" else f"swrbatch: nothing is known of {shown}"
     if not found.nearest:
         return head + ("；全部条目见 swrbatch explain --list" if language == "zh" else "; see swrbatch explain --list")
@@ -134,7 +134,7 @@ def _nothing(query: str, found: Explanation, language: Lang) -> str:
 
 def _listing(entries: tuple[Entry, ...], format: Format, language: Lang) -> str:
     if format is Format.JSON:
-        return json.dumps([_entry_json(entry) for entry in entries], ensure_ascii=False)
+        return to_json_text([_entry_json(entry) for entry in entries])
     head = [word(text, language) for text in ("code", "kind", "level", "guide", "meaning")]
     rows = [
         (
@@ -151,7 +151,7 @@ def _listing(entries: tuple[Entry, ...], format: Format, language: Lang) -> str:
 
 def _to_json(query: str, found: Explanation) -> dict[str, Any]:
     return {
-        "query": printable(query),
+        "query": printable(redacted(query[:_SHOWN])),
         "matches": [_match_json(match) for match in found.matches],
         "nearest": [entry.id for entry in found.nearest],
     }

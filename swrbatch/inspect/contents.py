@@ -17,11 +17,11 @@ from ..digest import Cancel
 from ..errors import ArchiveFault, fault
 from ..layers import Budget, LayerSource
 from ..tar import Look, Member, PlainSource, TarBounds, TarReader, TarSource
-from .tree import MAX_NODES
+from .tree import MAX_NAMES, MAX_NODES
 
-MAX_LAYER_NAMES: Final = 128 << 20
-"""Characters of all names and link targets of a layer's members."""
 _REMEMBERED: Final = 300_000
+"""Members of layers that are kept for other images, each with up to `NAMED` characters of names."""
+NAMED: Final = 256
 
 
 class PieceSource:
@@ -75,7 +75,7 @@ def _bad_start(header: bytes) -> ArchiveFault:
 
 def tar_reader(source: TarSource, cancel: Cancel, look: Look | None = None) -> TarReader:
     """The members of a layer, within the bounds of one."""
-    return TarReader(source, TarBounds(members=MAX_NODES, names=MAX_LAYER_NAMES), _bad_start, cancel, look)
+    return TarReader(source, TarBounds(members=MAX_NODES, names=MAX_NAMES), _bad_start, cancel, look)
 
 
 def walk_pieces(pieces: Iterator[bytes], cancel: Cancel, look: Look | None = None) -> LayerWalk:
@@ -94,6 +94,11 @@ def walk_pieces(pieces: Iterator[bytes], cancel: Cancel, look: Look | None = Non
 def at_layer(error: ArchiveFault, place: str) -> ArchiveFault:
     """A fault in a layer, located at the layer."""
     return ArchiveFault(error.issue.at(place=f"{place}: {error.issue.place}" if error.issue.place else place))
+
+
+def room_of(member: Member) -> int:
+    """How many members of usual size one takes the room of."""
+    return 1 + (len(member.name) + len(member.target)) // NAMED
 
 
 @dataclass(slots=True)
@@ -124,13 +129,15 @@ class ArchiveLayers:
 
     def _remember(self, layer: LayerSource, walk: LayerWalk, members: Iterator[Member]) -> Iterator[Member]:
         kept: list[Member] = []
+        taken = 0
         for member in members:
-            if len(kept) < self._room:
+            taken += room_of(member)
+            if taken < self._room:
                 kept.append(member)
             yield member
-        if len(kept) < self._room:
+        if taken < self._room:
             self._known[layer] = (kept, walk.bytes)
-            self._room -= len(kept)
+            self._room -= taken
 
     def content(self, layer: LayerSource) -> Generator[bytes, None, None]:
         """The uncompressed tar of a layer in pieces. Raises layer-corrupt, decompressed-too-large."""
@@ -138,6 +145,7 @@ class ArchiveLayers:
         try:
             with contextlib.closing(decompress(layer.compression, layer.extent.chunks(self.cancel))) as pieces:
                 for piece in pieces:
+                    self.cancel.check()  # a small piece of a file may stand for gigabytes
                     size += len(piece)
                     self.budget.spend(layer, size)
                     yield piece

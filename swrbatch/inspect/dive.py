@@ -15,8 +15,9 @@ from typing import Final
 
 from ..errors import fault
 from ..tar import Member
-from .tree import MAX_NODES, WHITEOUT
+from .tree import WHITEOUT
 
+_MAX_NODES: Final = 800_000  # of both trees, the layers' and the merged one
 _DOUBLE: Final = ".wh..wh.."
 
 
@@ -31,12 +32,23 @@ class DiveNumbers:
 
 
 class _Node:
-    __slots__ = ("children", "folder", "size")
+    __slots__ = ("below", "children", "folder", "size")
 
     def __init__(self) -> None:
-        self.children: dict[str, _Node] = {}
+        self.children = _NO_CHILDREN
         self.size = 0
+        self.below = 0  # bytes of the node and all under it, once they are asked for
         self.folder = False
+
+    def child(self, name: str) -> _Node:
+        """A new child of this name."""
+        if self.children is _NO_CHILDREN:  # most nodes stay without
+            self.children = {}
+        made = self.children[name] = _Node()
+        return made
+
+
+_NO_CHILDREN: dict[str, _Node] = {}
 
 
 class _Occurrences:
@@ -74,6 +86,7 @@ class DiveCount:
         """End the layer: count its leaves, then merge it."""
         merged = self._merged or _copy(self._tree)
         self._merged = merged
+        summed = False
         for parts, node in _leaves(self._tree):
             path, found = self._occurrences(parts)
             size = node.size
@@ -81,25 +94,57 @@ class DiveCount:
                 removed = _find(merged, path)
                 if removed is None:
                     break  # dive gives up here, with the rest of the layer
-                size = sum(each.size for each in _below(removed)) if removed.folder else 0
+                if removed.folder and not summed:
+                    _sum(merged)
+                    summed = True
+                size = removed.below if removed.folder else 0
             found.count += 1
             found.total += size
             found.smallest = size if found.smallest < 0 else min(found.smallest, size)
         self._stack(merged)
 
-    def _occurrences(self, parts: tuple[str, ...]) -> tuple[tuple[str, ...], _Occurrences]:
+    def _occurrences(self, parts: Sequence[str]) -> tuple[Sequence[str], _Occurrences]:
         path = (*parts[:-1], parts[-1].removeprefix(WHITEOUT))
         return path, self._paths.setdefault("/" + "/".join(path), _Occurrences())
 
     def _stack(self, merged: _Node) -> None:
         """Put the layer on the tree of those before, children first."""
-        for parts, node in reversed(list(_visit(self._tree))):
-            if not parts[-1].startswith(WHITEOUT):
-                self._add(merged, parts, node.size, node.folder)
+        names: list[str] = []
+        there: list[_Node | None] = [merged]  # in the merged tree: its root, and what each of the names leads to
+        left = [(self._tree, iter(sorted(self._tree.children)))]
+        while left:
+            node, following = left[-1]
+            name = next(following, None)
+            above = there[-1]
+            if name is not None:
+                names.append(name)
+                there.append(above.children.get(name) if above is not None else None)
+                left.append((node.children[name], iter(sorted(node.children[name].children))))
                 continue
-            parent = _find(merged, parts[:-1])
-            if parent is not None:
-                parent.children.pop(parts[-1].removeprefix(WHITEOUT), None)
+            left.pop()
+            if not left:
+                return
+            if not names[-1].startswith(WHITEOUT):
+                self._set(names, there, node)
+            elif (parent := there[-2]) is not None:
+                parent.children.pop(names[-1].removeprefix(WHITEOUT), None)
+            names.pop()
+            there.pop()
+
+    def _set(self, names: Sequence[str], there: list[_Node | None], node: _Node) -> None:
+        """Give the last of `there` size and kind of a layer's node; what is missing on the way is made."""
+        at = len(there) - 1
+        while there[at] is None:
+            at -= 1
+        for position in range(at, len(names)):
+            parent = there[position]
+            if parent is None or names[position].startswith(_DOUBLE):
+                return
+            self._count()
+            there[position + 1] = parent.child(names[position])
+        found = there[-1]
+        if found is not None:
+            found.size, found.folder = node.size, node.folder
 
     def _add(self, root: _Node, parts: Sequence[str], size: int, folder: bool) -> None:
         """The node of a path gets this size and kind; folders on the way are made, of no kind, as dive makes them."""
@@ -109,12 +154,15 @@ class DiveCount:
             if child is None:
                 if part.startswith(_DOUBLE):
                     return
-                self._nodes += 1
-                if self._nodes > 2 * MAX_NODES:
-                    raise fault("too-many-members", limit=2 * MAX_NODES)
-                child = node.children[part] = _Node()
+                self._count()
+                child = node.child(part)
             node = child
         node.size, node.folder = size, folder
+
+    def _count(self) -> None:
+        self._nodes += 1
+        if self._nodes > _MAX_NODES:
+            raise fault("too-many-members", limit=_MAX_NODES)
 
     def numbers(self) -> DiveNumbers:
         """The numbers so far."""
@@ -129,28 +177,33 @@ class DiveCount:
         )
 
 
-def _visit(root: _Node) -> Iterator[tuple[tuple[str, ...], _Node]]:
-    """All nodes but the root, parents first, names descending: read backwards, children come first and names ascend."""
-    left: list[tuple[tuple[str, ...], _Node]] = [((), root)]
+def _visit(root: _Node) -> Iterator[tuple[list[str], _Node]]:
+    """All nodes but the root, children first, names ascending. The list of names is one that changes: it is not to be kept."""
+    parts: list[str] = []
+    left = [(root, iter(sorted(root.children)))]
     while left:
-        parts, node = left.pop()
-        if parts:
+        node, names = left[-1]
+        name = next(names, None)
+        if name is not None:
+            parts.append(name)
+            child = node.children[name]
+            left.append((child, iter(sorted(child.children))))
+            continue
+        left.pop()
+        if left:
             yield parts, node
-        left += [((*parts, name), node.children[name]) for name in sorted(node.children)]
+            parts.pop()
 
 
-def _leaves(root: _Node) -> Iterator[tuple[tuple[str, ...], _Node]]:
+def _leaves(root: _Node) -> Iterator[tuple[list[str], _Node]]:
     """The nodes without children, as dive goes: a folder's names in order."""
-    return reversed([(parts, node) for parts, node in _visit(root) if not node.children])
+    return ((parts, node) for parts, node in _visit(root) if not node.children)
 
 
-def _below(root: _Node) -> Iterator[_Node]:
-    """A node and all below it."""
-    left = [root]
-    while left:
-        node = left.pop()
-        yield node
-        left += node.children.values()
+def _sum(root: _Node) -> None:
+    """Sum up what each node has below it; the root is left out."""
+    for _, node in _visit(root):
+        node.below = node.size + sum(child.below for child in node.children.values())
 
 
 def _find(root: _Node, parts: Sequence[str]) -> _Node | None:
@@ -169,6 +222,5 @@ def _copy(root: _Node) -> _Node:
         source, target = left.pop()
         target.size, target.folder = source.size, source.folder
         for name, child in source.children.items():
-            target.children[name] = _Node()
-            left.append((child, target.children[name]))
+            left.append((child, target.child(name)))
     return made

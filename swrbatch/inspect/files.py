@@ -25,7 +25,8 @@ if TYPE_CHECKING:
     import pyarrow.parquet as pq
 
 _PIECE: Final = 256 << 10
-_ROWS: Final = 32 << 10  # rows that are held before they are written
+_ROWS: Final = 32 << 10  # rows that are held before they are written,
+_NAMES: Final = 8 << 20  # or characters of their paths
 
 
 class HashedSource:
@@ -66,6 +67,7 @@ class LayerFiles:
         self._cancel = cancel
         self._base = folder
         self._rows: list[tuple[int, bytes, int, str]] = []
+        self._names = 0
         self._read: dict[Digest, int] = {}
         self._count = 0
 
@@ -100,7 +102,8 @@ class LayerFiles:
             if member.kind == "file" and member.size:
                 path = "/".join(path_parts(member.name))
                 self._rows.append((number, hashed.digest, member.size, path.encode("utf-8", "backslashreplace").decode()))
-                if len(self._rows) >= _ROWS:
+                self._names += len(path)
+                if len(self._rows) >= _ROWS or self._names >= _NAMES:
                     self._write()
         self._read[diff_id] = number
 
@@ -124,6 +127,7 @@ class LayerFiles:
             [pa.array(column, field.type) for column, field in zip(columns, _schema(), strict=True)], schema=_schema()
         )
         self._rows.clear()
+        self._names = 0
         with disk_errors("the list of files cannot be written"):
             self._writer.write_table(data)
 

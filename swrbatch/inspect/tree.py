@@ -17,12 +17,14 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Final, Literal
 
-from ..errors import fault
+from ..errors import ArchiveFault, fault
 from ..sizes import format_size
 from ..tar import Member
 
-MAX_NODES: Final = 1_000_000
-"""Files and folders of one image that are kept in memory, about 250 bytes each."""
+MAX_NODES: Final = 600_000
+"""Files and folders of one image that are kept in memory, about 250 bytes each, or 450 with their members."""
+MAX_NAMES: Final = 96 << 20
+"""Characters of all names and link targets of an image's members."""
 MAX_PATH: Final = 4096
 """Bytes of a path: Linux takes no longer ones, so no engine can unpack such a layer."""
 WHITEOUT: Final = ".wh."
@@ -30,13 +32,14 @@ OPAQUE: Final = ".wh..wh..opq"
 _AUFS: Final = ".wh..wh."
 _DATA: Final = ("file", "sparse file")
 _MAX_LINKS: Final = 40  # as Linux has it
+_MAX_STEPS: Final = 4096  # of a path and all links on it: each of 40 links may lead through thousands of folders
 
 Action = Literal["added", "changed", "deleted"]
 
 
 @dataclass(frozen=True, slots=True)
 class FileChange:
-    """What a layer did to a path that is no folder. `size` in bytes: of the file it added, 0 for a deleted one."""
+    """What a layer did to a path that is no folder. `size` in bytes: of the file that it set, of a deleted one what it had."""
 
     action: Action
     path: str
@@ -129,6 +132,11 @@ def path_parts(name: str) -> list[str]:
     return real
 
 
+def _too_many_names(place: str, count: int) -> ArchiveFault:
+    size = format_size(count, beside=MAX_NAMES)
+    return fault("metadata-too-large", place=place, name="the list of the image's files", size=size, limit=format_size(MAX_NAMES))
+
+
 class MergedTree:
     """The tree of an image. Layers are put on it from the lowest: `begin`, `add` each member, `end`.
 
@@ -144,11 +152,12 @@ class MergedTree:
         self._keep_members = keep_members
         self._root = _Folder(0)
         self._nodes = 0
+        self._names = 0
         self._layer = -1
         self._clear()
 
     def _clear(self) -> None:
-        self._removed: set[str] = set()  # paths of lower files that this layer replaced or deleted
+        self._removed: dict[str, int] = {}  # lower files that this layer replaced or deleted: path, bytes
         self._present = 0  # files that this layer set and that are still there
         self._file_bytes = self._removed_bytes = self._dangling = 0
         self._set: set[str] = set()
@@ -180,17 +189,24 @@ class MergedTree:
         """
         left = list(reversed([part for part in path.split("/") if part and part != "."]))
         done: list[str] = []
-        followed = 0
+        folders = [self._root]  # the root, and the folder of each part that is done
+        followed = steps = 0
         while left:
             part = left.pop()
+            steps += 1
+            if steps > _MAX_STEPS:
+                return False
             if part == "..":
-                del done[-1:]
+                if done:
+                    done.pop()
+                    folders.pop()
                 continue
-            node = self._find([*done, part])
+            node = folders[-1].children.get(part)
             if not isinstance(node, _File):
                 if node is None:
                     return False if done[:1] in (["proc"], ["dev"], ["sys"]) or part in ("proc", "dev", "sys") else None
                 done.append(part)
+                folders.append(node)
                 continue
             member = node.member
             if member is None:  # a hard link to nothing
@@ -200,10 +216,10 @@ class MergedTree:
                     return None
                 return TreeFile("/".join((*done, part)), node.layer, member)
             followed += 1
-            if followed > _MAX_LINKS:
+            if followed > _MAX_LINKS or len(member.target) > MAX_PATH:
                 return False
             if member.target.startswith("/"):
-                done = []
+                done, folders = [], [self._root]
             left += [step for step in reversed(member.target.split("/")) if step and step != "."]
         return True
 
@@ -222,6 +238,9 @@ class MergedTree:
     def add(self, member: Member) -> None:
         """Take a member of the layer. Raises path-escape, metadata-too-large, too-many-members, archive-corrupt."""
         parts = path_parts(member.name)
+        self._names += len(member.name) + len(member.target)
+        if self._names > MAX_NAMES:
+            raise _too_many_names(member.name, self._names)
         if not parts:
             return
         base = parts.pop()
@@ -252,11 +271,11 @@ class MergedTree:
         )
 
     def _changes(self, replaced: set[str]) -> Iterator[FileChange]:
-        for path in sorted(self._set | self._removed):
+        for path in sorted(self._set | self._removed.keys()):
             node = self._find(path.split("/"))
             if not isinstance(node, _File):
                 if path in self._removed:
-                    yield FileChange("deleted", path, 0)
+                    yield FileChange("deleted", path, self._removed[path])
             else:
                 yield FileChange("changed" if path in replaced else "added", path, node.size)
 
@@ -342,7 +361,10 @@ class MergedTree:
         folder = self._root
         for depth, part in enumerate(parts):
             child = folder.children.get(part)
-            folder = child if isinstance(child, _Folder) else self._make_folder(folder, "/".join(parts[: depth + 1]), part)
+            if not isinstance(child, _Folder):
+                path = "/".join(parts[: depth + 1]) if child is not None else ""  # told only where something is replaced
+                child = self._make_folder(folder, path, part)
+            folder = child
         return folder
 
     def _make_folder(self, parent: _Folder, path: str, base: str) -> _Folder:
@@ -354,13 +376,28 @@ class MergedTree:
         return made
 
     def _drop(self, folder: _Folder, path: str, *, lower_only: bool) -> None:
-        """Remove what is under a folder; with `lower_only` what this layer has set stays, and the folders that lead to it."""
-        for parent, name, at, node in reversed(list(self._walk(path, folder))):
-            if lower_only and (node.layer == self._layer or (isinstance(node, _Folder) and node.children)):
-                continue
-            del parent.children[name]
-            if isinstance(node, _File):
-                self._lose(node, at)
+        """Remove what is under a folder; with `lower_only` what this layer has set stays, and the folders that lead to it.
+
+        Children first. Paths are put together for lost files alone: folders may be many, and deep.
+        """
+        steps = [path] if path else []
+        open_folders = [(folder, iter(list(folder.children.items())))]
+        while open_folders:
+            parent, left = open_folders[-1]
+            for name, node in left:
+                if isinstance(node, _Folder):
+                    steps.append(name)
+                    open_folders.append((node, iter(list(node.children.items()))))
+                    break
+                if not lower_only or node.layer != self._layer:
+                    del parent.children[name]
+                    self._lose(node, "/".join((*steps, name)))
+            else:
+                open_folders.pop()
+                if open_folders:
+                    name = steps.pop()
+                    if not lower_only or (parent.layer != self._layer and not parent.children):
+                        del open_folders[-1][0].children[name]
 
     @staticmethod
     def _walk(path: str, folder: _Folder) -> Iterator[tuple[_Folder, str, str, _File | _Folder]]:
@@ -377,7 +414,7 @@ class MergedTree:
     def _lose(self, file: _File, path: str) -> None:
         """A name is gone; with the last one the bytes are wasted."""
         if file.layer < self._layer:
-            self._removed.add(path)
+            self._removed[path] = file.size
         else:
             self._present -= 1
         if file.inode is not None:

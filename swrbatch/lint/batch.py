@@ -43,7 +43,7 @@ _OPEN: Final = 128
 _SPOOLED: Final = 4 << 30
 """Bytes of their spools that lie on the disk at a time, the largest one aside."""
 _REMEMBERED: Final = 400_000
-"""Members of layers that are kept for other images, about 300 bytes each."""
+"""Members of layers that are kept for other images, about 300 bytes each (`inspect.contents.room_of`)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,16 +101,24 @@ class OpenArchives:
     """Archives by path, opened when they are needed and closed when too many are open. Use as a context manager.
 
     What can be read only once (standard input, a FIFO) stays open; its file is hashed where `hash_once` says so. Of a compressed
-    archive the spool lies in `spool_dir`, and no more than `limit` bytes are decompressed.
+    archive the spool lies in `spool_dir`, and no more than `limit` bytes are decompressed. `start` is what was read of standard
+    input before.
     """
 
     def __init__(
-        self, cancel: Cancel, spool_dir: str | None = None, limit: int = MAX_DECOMPRESSED, *, hash_once: bool = False
+        self,
+        cancel: Cancel,
+        spool_dir: str | None = None,
+        limit: int = MAX_DECOMPRESSED,
+        *,
+        hash_once: bool = False,
+        start: bytes = b"",
     ) -> None:
         self._cancel = cancel
         self._spool_dir = spool_dir
         self.limit = limit
         self._hash_once = hash_once
+        self._start = start
         self._open: OrderedDict[str, tuple[ExitStack, ArchiveIndex, ArchiveContent]] = OrderedDict()
 
     def __enter__(self) -> OpenArchives:
@@ -129,7 +137,12 @@ class OpenArchives:
         hash_file = self._hash_once and not _repeatable(path)
         with ExitStack() as stack:
             opened = open_archive(
-                path, spool_dir=self._spool_dir, max_decompressed=self.limit, hash_file=hash_file, cancel=self._cancel
+                path,
+                spool_dir=self._spool_dir,
+                max_decompressed=self.limit,
+                hash_file=hash_file,
+                cancel=self._cancel,
+                start=self._start if path == "-" else b"",
             )
             index = stack.enter_context(opened)
             content = read_archive(index, self._cancel)
@@ -296,22 +309,30 @@ def find_bases(heads: Sequence[ImageHead]) -> list[Base]:
     One with the same layers is it where its history is the beginning of the image's: only settings were changed.
     """
     by_layers: dict[tuple[Digest, ...], ImageHead] = {}
-    by_history: dict[tuple[Digest, ...], dict[tuple[tuple[str, str], ...], ImageHead]] = {}
+    by_history: dict[tuple[Digest, ...], dict[bytes, ImageHead]] = {}
     for head in heads:
         by_layers.setdefault(head.config.diff_ids, head)
-        by_history.setdefault(head.config.diff_ids, {}).setdefault(_told(head), head)
+        by_history.setdefault(head.config.diff_ids, {}).setdefault(_beginnings(head)[-1], head)
     lengths = sorted({len(ids) for ids in by_layers})
     bases = []
     for head in heads:
-        ids, told, alike = head.config.diff_ids, _told(head), by_history[head.config.diff_ids]
+        ids, alike = head.config.diff_ids, by_history[head.config.diff_ids]
         below = [by_layers[ids[:n]] for n in lengths if 0 < n < len(ids) and ids[:n] in by_layers]
-        below += [alike[told[:n]] for n in range(1, len(told)) if len(alike) > 1 and ids and told[:n] in alike][-1:]
+        if len(alike) > 1 and ids:
+            below += [alike[begun] for begun in _beginnings(head)[1:-1] if begun in alike][-1:]
         bases.append(known_base(head, below))
     return bases
 
 
-def _told(head: ImageHead) -> tuple[tuple[str, str], ...]:
-    return tuple((step.keyword, step.text) for step in head.history.steps)
+def _beginnings(head: ImageHead) -> list[bytes]:
+    """A hash of each beginning of the history, from none of its steps to all: two are alike where the steps are."""
+    sha = hashlib.sha256()
+    found = [sha.digest()]
+    for step in head.history.steps:
+        text = step.text.encode("utf-8", "surrogatepass")
+        sha.update(b"%s %d %s" % (step.keyword.encode(), len(text), text))
+        found.append(sha.digest())
+    return found
 
 
 def programs_of(heads: Sequence[ImageHead]) -> frozenset[str]:
@@ -351,9 +372,9 @@ class SharedLayers:
         walk = partial(_hashed_walk, reader.content, sha) if doubtful else reader.walk
         made = read_layer(walk, self.programs)
         true = reader.hashed or len(self._paths[diff_id]) == 1 or sha.hexdigest() == diff_id.hex
-        if self._uses[diff_id] > 1 and len(made.members) <= self._room:
+        if self._uses[diff_id] > 1 and made.room <= self._room:
             self._kept[shared if true else own] = made
-            self._room -= len(made.members)
+            self._room -= made.room
         return made
 
     def done(self, image: BatchImage) -> None:
@@ -363,7 +384,7 @@ class SharedLayers:
             if not self._uses[diff_id]:
                 for path in ("", *self._paths[diff_id]):
                     gone = self._kept.pop((path, diff_id), None)
-                    self._room += len(gone.members) if gone is not None else 0
+                    self._room += gone.room if gone is not None else 0
 
 
 def _hashed_walk(content: Callable[[], Iterator[bytes]], sha: hashlib._Hash, look: Look) -> LayerWalk:

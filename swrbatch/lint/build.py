@@ -65,7 +65,7 @@ class Stage:
     missing: tuple[str, ...]
     parent: Stage | None
     steps: tuple[Step, ...]
-    environment: Mapping[str, str | None]
+    environment: MappingProxyType[str, str | None]
 
     def chain(self) -> Iterator[Stage]:
         """This stage, the one it starts from, and so on."""
@@ -128,9 +128,10 @@ def _stage(
     origin = group[0]
     base = expand(origin.values[0], escape, defaults) if origin.values else expand("", escape, {})
     parent = next((stage for stage in reversed(before) if stage.name and stage.name == (base.text or "").lower()), None)
-    environment: dict[str, str | None] = dict(parent.environment) if parent else {}
+    inherited: Mapping[str, str | None] = parent.environment if parent else {}
+    set_here: dict[str, str | None] = {}
     shell = parent is None or all(step.shell for step in parent.steps[-1:])
-    visible: dict[str, str | None] = {**predefined, **environment}
+    visible: dict[str, str | None] = {**predefined, **inherited}
     steps = []
     for found in group[1:]:
         if found.keyword == "SHELL" and found.values:
@@ -142,7 +143,7 @@ def _stage(
                 visible.setdefault(pair.key, own)
         elif found.keyword == "ENV":
             added = {pair.key: expand(pair.value or "", escape, visible).text for pair in found.pairs}
-            environment.update(added)
+            set_here.update(added)
             visible.update(added)
     return Stage(
         origin=origin,
@@ -151,7 +152,8 @@ def _stage(
         missing=base.missing,
         parent=parent,
         steps=tuple(steps),
-        environment=MappingProxyType(environment),
+        # Shared with the stage that it starts from where nothing is added: stages may be many.
+        environment=MappingProxyType({**inherited, **set_here}) if set_here or not parent else parent.environment,
     )
 
 

@@ -25,7 +25,7 @@ IGNORE_FILE: Final = "swrbatch ignore-file="
 )  # fmt: skip
 def syntax(build: Build) -> Iterator[Hit]:
     for fault in build.file.faults:
-        params = {"column": str(fault.column), "fault": fault.message, "fault_zh": fault.message_zh}
+        params = {"column": str(fault.column), "fault": printable(fault.message), "fault_zh": printable(fault.message_zh)}
         yield Hit(line=fault.line, end_line=fault.line, params=MappingProxyType(params))
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import posixpath
 import re
+from bisect import bisect_left
 from collections import defaultdict
 from collections.abc import Iterator
 from typing import Final
@@ -241,6 +242,9 @@ def _is_copied_folder(view: ImageView, layer: int, folder: str) -> bool:
     return folder == whole or posixpath.normpath(target).strip("/") == folder
 
 
+_VOLUMES: Final = 1_000  # that are looked at; more cannot be mounted in earnest
+
+
 @image_form(
     file_rules.write_below_volume, Level.WARNING,
     message=("{files} below the volume {volume}, which was declared before ({bytes} bytes): a mount hides them",
@@ -253,8 +257,11 @@ def write_below_volume(view: ImageView) -> Iterator[ImageHit]:
             volumes += [path.strip('"/,') for path in step.text.strip("[]").split()]
         if step.layer is None or not view.is_own(step.layer):
             continue
-        for volume in dict.fromkeys(filter(None, volumes)):
-            sizes = [size for path, size in _files(view, step.layer) if path.startswith(f"{volume}/")]
+        files = sorted(_files(view, step.layer)) if volumes else []
+        for volume in list(dict.fromkeys(filter(None, volumes)))[:_VOLUMES]:
+            # What lies below it stands together: / is the character before 0.
+            first, end = (bisect_left(files, (f"{volume}{mark}",)) for mark in "/0")
+            sizes = [size for _, size in files[first:end]]
             if sizes:
                 size = sum(sizes)
                 yield image_hit(

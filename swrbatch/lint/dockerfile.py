@@ -9,16 +9,21 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import islice
 from typing import Final
 
+from ..redaction import is_secret_name
 from .grammar import faults_of
 from .instructions import Comment, Dockerfile, Fault, Flag, Heredoc, Instruction, Pair
 from .words import NotStrings, json_form, split_words, unquote
 
 MAX_BYTES: Final = 1 << 20
 MAX_INSTRUCTIONS: Final = 2_000
+MAX_VARIABLES: Final = 2_000
+"""Of ENV and ARG together: each stage has those of the one that it starts from."""
+_MAX_FAULTS: Final = 1_000
 _MAX_FLAGS: Final = 64
-_DIRECTIVE: Final = re.compile(r"#\s*([A-Za-z][A-Za-z0-9]*)\s*=\s*(.+?)\s*")
+_DIRECTIVE: Final = re.compile(r"#\s*([A-Za-z][A-Za-z0-9]*)\s*=(.+)")
 _HEREDOC: Final = re.compile(r"(\d*)<<(-?)([^<]+)", re.ASCII)
 _BLANK: Final = re.compile(r"[\t\v\f\r ]+")
 _STRING: Final = ("MAINTAINER", "STOPSIGNAL", "USER", "WORKDIR")
@@ -57,6 +62,7 @@ class _Parser:
         self._comments: list[Comment] = []
         self._syntax: str | None = None
         self._escape = "\\"
+        self._variables = MAX_VARIABLES
         self._endless: set[tuple[str, bool]] = set()
         if "\ufffd" in text and not self._valid(data):
             at = next(i for i, line in enumerate(self._lines) if "\ufffd" in line)
@@ -71,7 +77,8 @@ class _Parser:
         return True
 
     def _fault(self, line: int, message: str, message_zh: str, column: int = 1) -> None:
-        self._faults.append(Fault(line=line, column=column, message=message, message_zh=message_zh))
+        if len(self._faults) < _MAX_FAULTS:
+            self._faults.append(Fault(line=line, column=column, message=message, message_zh=message_zh))
 
     def parse(self) -> Dockerfile:
         self._directives()
@@ -84,7 +91,7 @@ class _Parser:
             instruction = self._instruction(logical)
             if instruction is not None:
                 found.append(instruction)
-        faults = sorted((*self._faults, *faults_of(found)), key=lambda fault: (fault.line, fault.column))
+        faults = sorted((*self._faults, *islice(faults_of(found), _MAX_FAULTS)), key=lambda fault: (fault.line, fault.column))
         return Dockerfile(
             escape=self._escape,
             syntax=self._syntax,
@@ -100,7 +107,7 @@ class _Parser:
             match = _DIRECTIVE.fullmatch(line.lstrip())
             if match is None:
                 return
-            key, value = match[1].lower(), match[2]
+            key, value = match[1].lower(), match[2].strip()
             if key not in ("escape", "syntax", "check"):
                 continue
             if key in seen:
@@ -240,6 +247,8 @@ class _Parser:
 
     def _pairs(self, keyword: str, text: str, line: int) -> tuple[tuple[str, ...], bool, tuple[Pair, ...], bool]:
         words = split_words(text, self._escape)
+        if keyword != "LABEL":
+            words = self._within_bounds(words, line)
         if keyword == "ARG":
             named = tuple(Pair(key=w.partition("=")[0], value=w.partition("=")[2] if "=" in w else None) for w in words)
             return tuple(words), False, named, False
@@ -251,15 +260,25 @@ class _Parser:
                 )
             value = rest[0] if rest else ""
             return (key, value), False, (Pair(key=key, value=value),), bool(rest)
-        pairs = []
+        pairs: list[Pair] = []
         for word in words:
             key, equals, value = word.partition("=")
             if not equals:
-                told = f"{word[:40]} in {keyword} has no =: is a value with blanks not quoted?"
-                self._fault(line, told, f"{keyword}中的{word[:40]}没有等号：含空格的值是否未加引号？")
+                # What follows a password that is not quoted is a part of it.
+                shown = "***" if any(is_secret_name(pair.key) for pair in pairs) else word[:40]
+                told = f"{shown} in {keyword} has no =: is a value with blanks not quoted?"
+                self._fault(line, told, f"{keyword}中的{shown}没有等号：含空格的值是否未加引号？")
                 continue
             pairs.append(Pair(key=key, value=value))
         return tuple(item for pair in pairs for item in (pair.key, pair.value or "")), False, tuple(pairs), False
+
+    def _within_bounds(self, words: list[str], line: int) -> list[str]:
+        """The words, as far as the file may have so many variables."""
+        if len(words) > self._variables:
+            self._fault(line, f"more than {MAX_VARIABLES} variables", f"变量超过{MAX_VARIABLES}个")
+            words = words[: max(1, self._variables)]
+        self._variables = max(0, self._variables - len(words))
+        return words
 
     def _heredocs(self, text: str, line: int) -> tuple[Heredoc, ...]:
         found = []

@@ -7,8 +7,9 @@ from collections.abc import Sequence
 from typing import Final
 
 from ..errors import printable
+from ..redaction import redacted
+from .check import with_more, worst
 from .rule import Finding, ImageForm, ImageHit, Rule, fingerprint
-from .secrets import redacted
 from .view import ImageView
 
 _GUESS: Final = (" (in the base image, as its history suggests)", "（根据构建历史推测，位于基础镜像中）")
@@ -16,13 +17,15 @@ _GUESS: Final = (" (in the base image, as its history suggests)", "（根据构�
 
 def lint_image(view: ImageView, rules: Sequence[Rule]) -> tuple[Finding, ...]:
     """The findings of an image, the worst first."""
-    found = [(one, one.image, hit) for one in rules if one.image is not None for hit in one.image.check(view)]
+    forms = [(one, one.image) for one in rules if one.image is not None]
+    found = [(one, form, *told) for one, form in forms for told in worst(form.check(view), form.level)]
     found.sort(key=lambda each: (-(each[2].level or each[1].level).rank, each[0].id, each[2].layer or 0, each[2].place))
-    seen: Counter[tuple[str, int | None, str]] = Counter()
+    seen: Counter[tuple[str, int | None, str, str]] = Counter()
     findings = []
-    for one, form, hit in found:
-        seen[one.id, hit.layer, hit.place] += 1
-        findings.append(_finding(view, one, form, hit, seen[one.id, hit.layer, hit.place]))
+    for one, form, hit, more in found:
+        key = one.id, hit.layer, hit.place, hit.mark
+        seen[key] += 1
+        findings.append(with_more(_finding(view, one, form, hit, seen[key]), more))
     return tuple(findings)
 
 
@@ -43,7 +46,7 @@ def _finding(view: ImageView, one: Rule, form: ImageForm, hit: ImageHit, count: 
         section=one.section,
         snippet=_snippet(view, hit),
         # Of the place, never of what stands there.
-        fingerprint=fingerprint(one.id, view.head.path, view.head.name, layer, hit.place, str(count)),
+        fingerprint=fingerprint(one.id, view.head.path, view.head.name, layer, hit.place, *filter(None, [hit.mark]), str(count)),
         image=printable(view.head.name),
         layer=layer,
         place=hit.place,
@@ -53,8 +56,7 @@ def _finding(view: ImageView, one: Rule, form: ImageForm, hit: ImageHit, count: 
 
 def _snippet(view: ImageView, hit: ImageHit) -> str:
     """The step of the history that is meant, or that made the layer."""
-    steps = view.history.steps
-    step = next((step for step in steps if step.place == hit.place), None)
+    step = view.history.step_at(hit.place)
     if step is None and hit.layer is not None:
         step = view.history.step_of(hit.layer)
     if step is None or not step.keyword:

@@ -9,13 +9,13 @@ import re
 from collections.abc import Iterator
 from typing import Final
 
+from ..redaction import is_secret
 from . import file_rules, package_rules, run_rules
-from .history import Step
 from .images import split_image
 from .rule import ImageForm, ImageHit, Level, Rule, image_form, image_hit, image_rule
-from .secrets import is_secret
 from .shell import commands_of, plain_command, script_of
 from .started import started_names
+from .steps import Step
 from .view import ImageView
 
 _KEYWORDS: Final = {
@@ -107,7 +107,7 @@ def floating_tag(view: ImageView) -> Iterator[ImageHit]:
 @image_form(file_rules.add_local)
 def add_local(view: ImageView) -> Iterator[ImageHit]:
     for found in through_build(file_rules.add_local, view):
-        step = next((each for each in view.own_steps if each.place == found.place), None)
+        step = view.history.step_at(found.place)
         if step is None or step.given or not step.text.startswith("file:"):
             yield found
         elif step.layer is not None and _copied_as_it_is(view, step.layer, step.text.split()[-1]):
@@ -157,10 +157,10 @@ def drops_privileges(view: ImageView) -> bool:
              "在运行时传入或用RUN --mount=type=secret传给构建，重新构建镜像，并更换该密钥"),
 )  # fmt: skip
 def secret_in_build(view: ImageView) -> Iterator[ImageHit]:
-    known = set(view.base.head.environment) if view.base.head is not None else set()
-    final = {pair for pair in view.head.environment if is_secret(*pair)}
+    known = set(view.base.head.run.env) if view.base.head is not None else set()
+    final = {pair for pair in view.run.env if is_secret(*pair)}
     for name, _ in sorted(final - known):
-        yield image_hit("config.Env", keyword="ENV", name=name)
+        yield image_hit("config.Env", mark=name, keyword="ENV", name=name)
     told: set[tuple[str, str, str]] = set()
     for step in view.history.steps[view.base.steps if view.base.kind == "known" else 0 :]:
         pairs = [("ARG", pair) for pair in step.arguments] + [(step.keyword, pair) for pair in step.pairs]
@@ -171,7 +171,7 @@ def secret_in_build(view: ImageView) -> Iterator[ImageHit]:
                 continue
             told.add((keyword, pair.key, value))
             guess = view.base.kind == "guessed" and step.position < view.base.steps
-            yield image_hit(step.place, layer=step.layer, keyword=keyword, name=pair.key, guess=guess)
+            yield image_hit(step.place, layer=step.layer, mark=pair.key, keyword=keyword, name=pair.key, guess=guess)
 
 
 @image_rule(

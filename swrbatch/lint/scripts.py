@@ -15,7 +15,12 @@ _ENDS: Final = frozenset({"exit", ".", "source", "wait", "return", "echo", "true
 def source_of(path: str, build: Build) -> str | None:
     """The text of the file that a COPY of the last stage's chain puts at `path`; None if it cannot be told."""
     folder = "/"
-    found: str | None = None
+    candidates: dict[str, str | None] = {}  # path in the context, or a name for a heredoc -> its text; the last one counts
+
+    def candidate(name: str, text: str | None = None) -> None:
+        candidates.pop(name, None)
+        candidates[name] = text
+
     for step in build.final.all_steps() if build.final else ():
         if step.keyword == "WORKDIR" and step.values and step.values[0] is not None:
             folder = posixpath.join(folder, step.values[0])
@@ -26,18 +31,20 @@ def source_of(path: str, build: Build) -> str | None:
             continue
         into = posixpath.normpath(posixpath.join(folder, target))
         if step.instruction.heredocs and into == path:
-            found = step.instruction.heredocs[0].content
+            candidate("<<", step.instruction.heredocs[0].content)
         for source in step.values[:-1]:
             if source is None or build.context is None or source.startswith("<<"):
                 continue
             name = posixpath.normpath(source).lstrip("/")
             one = posixpath.basename(name) == posixpath.basename(path)
             if (into == path and posixpath.basename(name) not in ("", ".")) or (one and posixpath.dirname(path) == into):
-                found = build.context.read(name) or found
+                candidate(name)
             elif path.startswith(into.rstrip("/") + "/"):  # a folder that is copied whole
                 below = posixpath.relpath(path, into)
-                found = build.context.read(posixpath.normpath(posixpath.join(name, below))) or found
-    return found
+                candidate(posixpath.normpath(posixpath.join(name, below)))
+    read = build.context.read if build.context is not None else lambda name: None
+    texts = (text if text is not None else read(name) for name, text in reversed(candidates.items()))
+    return next((text for text in texts if text), None)
 
 
 def ends_without_exec(text: str) -> str:

@@ -1,7 +1,6 @@
-"""What looks like a secret: names of variables, values, files by name and content. Values are looked at and never kept.
+"""Files that hold a secret, by name and content. Values are looked at and never kept.
 
-Names count by whole words (`DB_PASSWORD`, not `COMPASSWORD`); `*_FILE`, `*_PUBLIC_*`, `GPG_KEY` and the like are none. A file counts
-by its content alone: a name such as `id_rsa` only says where to look.
+A file counts by its content alone: a name such as `id_rsa` only says where to look.
 """
 
 from __future__ import annotations
@@ -10,16 +9,10 @@ import posixpath
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
-from itertools import pairwise
 from typing import Final
 
-_SECRET: Final = frozenset(["PASSWORD", "PASSWD", "PASSPHRASE", "PWD", "SECRET", "TOKEN", "APIKEY", "CREDENTIAL", "CREDENTIALS"])
-_KEYS: Final = frozenset(["API", "ACCESS", "SECRET", "PRIVATE", "ENCRYPTION", "SIGNING", "SSH"])
-_HARMLESS: Final = frozenset(
-    ["FILE", "PATH", "PUBLIC", "VERSION", "GPG", "URL", "LENGTH", "TTL", "EXPIRY", "ALLOW", "REQUIRE", "NAME", "ID", "DIR"]
-)
-_NO_SECRET: Final = re.compile(r"|yes|no|true|false|on|off|[01]|(?:/[\w.@-]+)+/?|\$\w+|\$\{.*|\$\(.*|<.*>", re.IGNORECASE)
-_KNOWN: Final = re.compile(r"AKIA(?!IOSFODNN7EXAMPLE)[0-9A-Z]{16}|gh[pousr]_[A-Za-z0-9]{36}|-----BEGIN [A-Z ]*PRIVATE KEY")
+from ..redaction import KNOWN, is_secret
+
 _PLACEHOLDER: Final = re.compile(
     r"x+|\*+|changeme|change_me|your[_-].*|example|secret|password|null|none|todo|\{\{.*", re.IGNORECASE
 )
@@ -54,21 +47,9 @@ _CREDENTIALS: Final = (
     ),
 )
 _ENV_FILE: Final = re.compile(r"(.+)?\.env(\.(?!example|sample|template|dist)[\w.-]+)?")
+_NAME: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_.]{0,100}")
 _SETTINGS: Final = re.compile(r".+\.(env|ini|cfg|conf|json|ya?ml|toml|properties|sh|py|js|rb|php)")
 _DISTRIBUTION: Final = ("usr/", "lib/", "lib64/", "bin/", "sbin/", "var/lib/", "opt/conda/")
-
-
-def is_secret_name(name: str) -> bool:
-    """Whether a variable's name says that its value is a secret."""
-    words = [word for word in re.split(r"[_.-]", re.sub(r"(?<=[a-z])(?=[A-Z])", "_", name).upper()) if word]
-    if set(words) & _HARMLESS or words in (["PWD"], ["OLDPWD"]):
-        return False
-    return bool(set(words) & _SECRET) or any(a in _KEYS and b == "KEY" for a, b in pairwise(words))
-
-
-def is_secret(name: str, value: str) -> bool:
-    """Whether a variable holds a secret: by its name and a value that is one, or by the value alone."""
-    return (is_secret_name(name) and not _NO_SECRET.fullmatch(value)) or _KNOWN.search(value) is not None
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,31 +94,14 @@ def secret_in(path: str, data: bytes) -> SecretFile | None:
         if names:
             told = ", ".join(names[:3]) + (", …" if len(names) > 3 else "")
             return SecretFile(path, f"a value of {told}", f"{told}的值", public)
-    if _KNOWN.search(data.decode("utf-8", "replace")):
+    if KNOWN.search(data.decode("utf-8", "replace")):
         return SecretFile(path, "an access key or a token", "访问密钥或令牌", public)
     return None
 
 
 def _env_secrets(data: bytes) -> Iterator[str]:
     for line in data.decode("utf-8", "replace").splitlines():
-        match = re.fullmatch(r"\s*(?:export\s+)?([A-Za-z_][A-Za-z0-9_.]{0,100})\s*=\s*(.*?)\s*", line)
-        if match and (value := match[2].strip("\"'")) and not _PLACEHOLDER.fullmatch(value) and is_secret(match[1], value):
-            yield match[1]
-
-
-_IN_COMMAND: Final = re.compile(
-    r"((?:pass(?:word|wd|phrase)?|token|secret|api[_-]?key|access[_-]?key)[\"']?(?:\s*[=:]\s*|\s+)[\"']?)([^\s\"',\]$]+)",
-    re.IGNORECASE,
-)
-_WHOLE_KEY: Final = re.compile(r"-----BEGIN [A-Z ]*PRIVATE KEY.*", re.DOTALL)
-_IN_ADDRESS: Final = re.compile(r"(://[^/\s:@]*:)[^@\s/]+@")
-_BEARER: Final = re.compile(r"\b(Bearer|Basic)\s+[\w.~+/=-]{8,}")
-
-
-def redacted(text: str, values: tuple[str, ...] = ()) -> str:
-    """The text of a command without what is a secret in it: these values, known forms, values after telling names."""
-    for value in sorted(values, key=len, reverse=True):
-        text = text.replace(value, "***")
-    text = _WHOLE_KEY.sub("***", text)
-    text = _IN_ADDRESS.sub(r"\1***@", _KNOWN.sub("***", text))
-    return _IN_COMMAND.sub(r"\1***", _BEARER.sub(r"\1 ***", text))
+        name, _, value = line.partition("=")
+        name, value = re.sub(r"^export\s+", "", name.strip()), value.strip().strip("\"'")
+        if _NAME.fullmatch(name) and value and not _PLACEHOLDER.fullmatch(value) and is_secret(name, value):
+            yield name

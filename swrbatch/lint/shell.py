@@ -6,6 +6,7 @@ A text that does not parse is unknown (None), never a finding: rules see no comm
 from __future__ import annotations
 
 import functools
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final
@@ -20,7 +21,8 @@ _SHELLS: Final = frozenset({"sh", "bash", "ash", "dash", "zsh"})
 _COMMANDS: Final = frozenset({"command", "declaration_command", "unset_command", "test_command"})
 _WRITES: Final = frozenset({">", ">>", ">|", "&>", "&>>"})
 _NESTED: Final = 3
-_MAX_BYTES: Final = 1 << 16  # a longer text is unknown: the parser's time grows faster than the text
+_BEYOND: Final = re.compile(r"[^\x00-\x7f]")
+_MAX_LENGTH: Final = 1 << 16  # a longer text is unknown: the parser's time grows faster than the text
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,16 +56,24 @@ def _parser() -> Parser:
     return Parser(Language(tree_sitter_bash.language()))
 
 
+def _parsed(text: str) -> Node:
+    """The root of a text's tree, whose offsets are characters of the text.
+
+    The parser sees a letter for each character beyond ASCII: its scanner looks them up in tables that end before (`${` and an
+    emoji crash the process, tree-sitter-bash#337).
+    """
+    return _parser().parse(_BEYOND.sub("x", text).encode("ascii")).root_node
+
+
 def commands_of(text: str, depth: int = 0) -> tuple[Command, ...] | None:
     """The simple commands of a shell text, those in `sh -c '…'` too; None if it does not parse."""
-    data = text.encode("utf-8", "replace")
-    if len(data) > _MAX_BYTES:
+    if len(text) > _MAX_LENGTH:
         return None
-    root = _parser().parse(data).root_node
+    root = _parsed(text)
     if root.has_error:
         return None
     found: list[Command] = []
-    for command in _walk(root, data):
+    for command in _walk(root, text):
         found.append(command)
         inner = script_of(command) if depth < _NESTED else None
         if inner is not None:
@@ -84,16 +94,14 @@ def script_of(command: Command) -> str | None:
     return None
 
 
-def _walk(root: Node, data: bytes) -> Iterator[Command]:
-    ascii_only = data.isascii()
+def _walk(root: Node, text: str) -> Iterator[Command]:
     stack: list[tuple[Node, bool, tuple[str, ...]]] = [(root, False, ())]
     while stack:
         node, background, writes = stack.pop()
         if node.type in _COMMANDS:
-            offset = node.start_byte if ascii_only else len(data[: node.start_byte].decode("utf-8", "replace"))
-            yield _command(node, offset, background, writes)
+            yield _command(node, text, background, writes)
         if node.type == "redirected_statement":
-            writes = (*writes, *_targets(node))
+            writes = (*writes, *_targets(node, text))
         children = node.children
         last = len(children) - 1
         for at in range(last, -1, -1):
@@ -105,31 +113,36 @@ def _walk(root: Node, data: bytes) -> Iterator[Command]:
                 stack.append((child, background or behind, passed))
 
 
-def _targets(node: Node) -> Iterator[str]:
+def _targets(node: Node, text: str) -> Iterator[str]:
     for child in node.children:
         if child.type == "file_redirect" and any(part.type in _WRITES for part in child.children):
             target = child.child_by_field_name("destination")
             if target is not None:
-                yield _text(target)
+                yield _text(target, text)
 
 
-def _text(node: Node) -> str:
-    raw = (node.text or b"").decode("utf-8", "replace").replace("\\\n", "")
-    return unquote(raw)
+def _text(node: Node, text: str) -> str:
+    return unquote(text[node.start_byte : node.end_byte].replace("\\\n", ""))
 
 
-def _command(node: Node, offset: int, background: bool, writes: tuple[str, ...]) -> Command:
+def _command(node: Node, text: str, background: bool, writes: tuple[str, ...]) -> Command:
     skipped = ("variable_assignment", "file_redirect", "herestring_redirect", "heredoc_redirect")
-    words = [_text(child) for child in node.children if child.type not in skipped and (child.is_named or node.type != "command")]
+    parts = [child for child in node.children if child.type not in skipped and (child.is_named or node.type != "command")]
+    words = [_text(part, text) for part in parts]
     wrapped: list[str] = []
     while len(words) > 1 and words[0].rpartition("/")[2] in _WRAPPERS:
         wrapped.append(words.pop(0).rpartition("/")[2])
         while len(words) > 1 and (words[0].startswith("-") or "=" in words[0]):
             words.pop(0)
     name = words[0].rpartition("/")[2] if words else ""
-    direct = tuple(_targets(node))
+    direct = tuple(_targets(node, text))
     return Command(
-        name=name, words=tuple(words[1:]), offset=offset, background=background, writes=(*writes, *direct), wrapped=tuple(wrapped)
+        name=name,
+        words=tuple(words[1:]),
+        offset=node.start_byte,
+        background=background,
+        writes=writes + direct,
+        wrapped=tuple(wrapped),
     )
 
 
@@ -146,8 +159,9 @@ def words_of(text: str) -> tuple[str, ...]:
 
 def last_statement(text: str) -> Command | None:
     """The last statement of a script if it is a simple command, None if it is a branch, a loop or a function."""
-    data = text.encode("utf-8", "replace")
-    statements = [child for child in _parser().parse(data).root_node.children if child.is_named and child.type != "comment"]
+    statements = [child for child in _parsed(text).children if child.is_named and child.type != "comment"]
     if not statements or statements[-1].type not in ("command", "redirected_statement"):
         return None
-    return next(_walk(statements[-1], data), None) if statements[-1].type != "command" else _command(statements[-1], 0, False, ())
+    if statements[-1].type == "command":
+        return _command(statements[-1], text, False, ())
+    return next(_walk(statements[-1], text), None)

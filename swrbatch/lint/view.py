@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import datetime
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -13,13 +12,15 @@ from typing import Final, Literal
 from ..digest import Digest
 from ..image import ImageConfig
 from ..inspect.images import RunSettings
-from ..inspect.tree import MergedTree, TreeFile
+from ..inspect.tree import MergedTree, TreeFile, path_parts
 from .build import Build
-from .history import History, Step, build_of, read_history
+from .history import build_of
 from .layer_contents import LayerContents
-from .secrets import is_secret
+from .steps import History, Step, read_history, secrets_of
 
 SHELLS: Final = ("sh", "bash", "ash", "dash")
+MAX_FOLDERS: Final = 1_000
+"""Folders of a PATH that are looked through."""
 _FOLDERS: Final = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"  # what engines take without a PATH
 
 
@@ -36,7 +37,6 @@ class ImageHead:
     stored: bool
     config: ImageConfig
     run: RunSettings
-    environment: tuple[tuple[str, str], ...]
     history: History
 
     @property
@@ -47,9 +47,6 @@ class ImageHead:
 
 def image_head(path: str, index: int, names: tuple[str, ...], config: ImageConfig, raw: bytes, *, stored: bool) -> ImageHead:
     """The head of an image from its config's bytes, which `ImageConfig` has taken."""
-    run = json.loads(raw).get("config")
-    listed = run.get("Env") if isinstance(run, dict) else None
-    pairs = (each.partition("=") for each in listed if isinstance(each, str)) if isinstance(listed, list) else ()
     return ImageHead(
         path=path,
         index=index,
@@ -57,7 +54,6 @@ def image_head(path: str, index: int, names: tuple[str, ...], config: ImageConfi
         stored=stored,
         config=config,
         run=RunSettings.parse(raw),
-        environment=tuple((name, value) for name, _, value in pairs),
         history=read_history(raw, len(config.diff_ids)),
     )
 
@@ -162,7 +158,7 @@ class ImageView:
     @cached_property
     def _build(self) -> tuple[Build, tuple[Step | str, ...]]:
         name = self.base.head.name if self.base.head is not None else "base"
-        return build_of(self.history, self.run, self.head.environment, self.base.steps, name)
+        return build_of(self.history, self.run, self.base.steps, name)
 
     @property
     def build(self) -> Build:
@@ -176,9 +172,7 @@ class ImageView:
     @cached_property
     def secrets(self) -> tuple[str, ...]:
         """The values of variables that look like secrets, to be kept out of all texts."""
-        pairs = [*self.head.environment]
-        pairs += [(pair.key, pair.value or "") for step in self.history.steps for pair in (*step.arguments, *step.pairs)]
-        return tuple({value for name, value in pairs if len(value) > 3 and is_secret(name, value)})
+        return secrets_of(self.run.env, self.history.steps)
 
     @cached_property
     def final_secrets(self) -> Mapping[str, int]:
@@ -189,21 +183,23 @@ class ImageView:
     def text_at(self, path: str) -> str | None:
         """The text of a file of the final tree that was kept (see `read_layer`); links followed."""
         found = self.tree.resolve(path)
-        return self.layers[found.layer].texts.get("/".join(_parts(found.member.name))) if isinstance(found, TreeFile) else None
+        if not isinstance(found, TreeFile):
+            return None
+        # A hard link's content may lie in a layer below that of the link.
+        name = "/".join(path_parts(found.member.name))
+        below = (self.layers[layer].texts.get(name) for layer in range(found.layer, -1, -1))
+        return next((text for text in below if text is not None), None)
 
     def find_program(self, word: str) -> TreeFile | bool | None:
         """What starts when a container is told to run `word`: as `MergedTree.resolve`, PATH and working folder looked through."""
         if "/" in word:
             folder = "" if word.startswith("/") else f"{self.run.working_dir}/"
             return self.tree.resolve(folder + word)
-        folders = dict(self.head.environment).get("PATH") or _FOLDERS
-        found = [self.tree.resolve(f"{folder or self.run.working_dir}/{word}") for folder in folders.split(":")]
+        path = dict(self.run.env).get("PATH") or _FOLDERS
+        folders = list(dict.fromkeys(path.split(":", MAX_FOLDERS)))[:MAX_FOLDERS]
+        found = [self.tree.resolve(f"{folder or self.run.working_dir}/{word}") for folder in folders]
         files = [each for each in found if isinstance(each, TreeFile)]
         started = next((each for each in files if each.member.executable), None)
         if started is not None:
             return started
         return False if False in found else files[0] if files else None
-
-
-def _parts(name: str) -> list[str]:
-    return [part for part in name.split("/") if part and part != "."]

@@ -7,11 +7,14 @@ line, and the others are read. Sources: the Kubernetes API reference (PodSpec, S
 from __future__ import annotations
 
 import re
+from array import array
+from bisect import bisect_left
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 from typing import Final
 
+from ..digest import Cancel
 from ..manifests import MAX_CONTAINERS, MAX_FILE
 from ..sizes import format_size
 from ..yamltree import Alias, BadYaml, Node, Scalar, Sequence, documents, entries, read_tree, text_of, value_of, written
@@ -81,8 +84,8 @@ class WorkloadFile:
     registries: tuple[str, ...] = ()
 
 
-def parse_workloads(data: bytes, path: str) -> WorkloadFile:
-    """A file of manifests from its bytes; what is wrong is among its faults."""
+def parse_workloads(data: bytes, path: str, cancel: Cancel | None = None) -> WorkloadFile:
+    """A file of manifests from its bytes; what is wrong is among its faults. With `cancel`: `Cancelled`."""
     if len(data) > MAX_FILE:
         return WorkloadFile(path=path, text="", faults=(Place(f"it has more than {format_size(MAX_FILE)}", 1),))
     try:
@@ -92,12 +95,14 @@ def parse_workloads(data: bytes, path: str) -> WorkloadFile:
     pods: list[PodSpec] = []
     accounts: dict[tuple[str, str], tuple[str, ...]] = {}
     faults = []
+    ends = array("L", (match.start() for match in re.finditer("\n", text)))
     for start, part in documents(text):
         if not _READ.search(part):
             continue
-        reader = _Reader(text, start)
+        reader = _Reader(ends, start)
+        before = bisect_left(ends, start)
         try:
-            for root in read_tree(part, text.count("\n", 0, start)):
+            for root in read_tree(part, before, cancel):
                 for manifest in reader.manifests(root):
                     kind = text_of(manifest, "kind")
                     if kind == "ServiceAccount":
@@ -108,7 +113,7 @@ def parse_workloads(data: bytes, path: str) -> WorkloadFile:
                         pods += reader.pods(manifest, kind)
         except BadYaml as e:
             line = re.match(r"line (\d+)", str(e))
-            faults.append(Place(str(e), int(line[1]) if line else text.count("\n", 0, start) + 1))
+            faults.append(Place(str(e), int(line[1]) if line else before + 1))
     return WorkloadFile(path=path, text=text, pods=tuple(pods), accounts=MappingProxyType(accounts), faults=tuple(faults))
 
 
@@ -120,14 +125,14 @@ def with_surroundings(files: Iterable[WorkloadFile], registries: tuple[str, ...]
 
 
 class _Reader:
-    """Reads manifests of one document, which begins at `start` of the file's text."""
+    """Reads manifests of one document, which begins at `start` of the file's text; `ends` are where the text's lines end."""
 
-    def __init__(self, text: str, start: int) -> None:
-        self._text = text
+    def __init__(self, ends: array[int], start: int) -> None:
+        self._ends = ends
         self._start = start
 
     def _line(self, node: Node) -> int:
-        return self._text.count("\n", 0, self._start + node.start) + 1
+        return bisect_left(self._ends, self._start + node.start) + 1
 
     def manifests(self, root: Node) -> Iterator[YamlMapping]:
         """The manifest of a document, or those of a list."""
