@@ -145,8 +145,9 @@ def open_archive(
     max_decompressed: int = MAX_DECOMPRESSED,
     hash_file: bool = False,
     cancel: Cancel,
+    start: bytes = b"",
 ) -> Iterator[ArchiveIndex]:
-    """Open and index the archive at `path` (`-` is standard input).
+    """Open and index the archive at `path` (`-` is standard input, of which somebody may have read the `start`).
 
     `spool_dir` takes the spool of a compressed or piped archive (None: the system's temporary folder).
     Raises an `ArchiveFault` with the issue when the file is no readable tar, `StoreError` when the spool's disk is full.
@@ -172,7 +173,7 @@ def open_archive(
                 yield stack.enter_context(_index_plain(path, fd, status.st_size, hash_file, cancel))
             else:
                 size = status.st_size if plain else None
-                yield stack.enter_context(_index_spooled(path, fd, size, spool_dir, max_decompressed, hash_file, cancel))
+                yield stack.enter_context(_index_spooled(path, fd, size, spool_dir, max_decompressed, hash_file, cancel, start))
         except EOFError as e:
             raise fault("archive-truncated", detail="a member ends after the end of the file") from e
         except OSError as e:  # the store's and the spool's own errors are `StoreError` by now
@@ -200,9 +201,9 @@ def _index_plain(path: str, fd: int, size: int, hash_file: bool, cancel: Cancel)
 
 
 def _index_spooled(
-    path: str, fd: int, size: int | None, spool_dir: str | None, limit: int, hash_file: bool, cancel: Cancel
+    path: str, fd: int, size: int | None, spool_dir: str | None, limit: int, hash_file: bool, cancel: Cancel, start: bytes
 ) -> ArchiveIndex:
-    spool = _Spool(fd, spool_dir, size or 0, limit, hash_file, cancel)
+    spool = _Spool(fd, spool_dir, size or 0, limit, hash_file, cancel, start)
     try:
         index = ArchiveIndex(path, spool.fd, spool.compression, 0, 0)
         _read_members(index, spool, cancel)
@@ -219,14 +220,14 @@ def _index_spooled(
 class _Spool:
     """A compressed or piped archive, decompressed into a nameless file as far as it is asked for."""
 
-    def __init__(self, fd: int, folder: str | None, size: int, limit: int, hash_file: bool, cancel: Cancel) -> None:
+    def __init__(self, fd: int, folder: str | None, size: int, limit: int, hash_file: bool, cancel: Cancel, start: bytes) -> None:
         self._folder = folder or _temporary_folder()
         self._limit = limit
         self._next_check = 0
         self._sha = hashlib.sha256() if hash_file else None
         self.taken = 0
         self.size = 0
-        source = self._source(fd, cancel)
+        source = self._source(fd, cancel, start)
         head = next(source, b"")
         if not head:
             raise fault("archive-empty")
@@ -246,21 +247,23 @@ class _Spool:
         except OSError as e:
             raise StoreError(f"the spool in {self._folder} cannot be made: {e.strerror}") from e
 
-    def _source(self, fd: int, cancel: Cancel) -> Iterator[bytes]:
+    def _source(self, fd: int, cancel: Cancel, start: bytes) -> Iterator[bytes]:
         ready = select.poll()
         ready.register(fd, select.POLLIN)
+        data = start
         while True:
             cancel.check()
             # A pipe may stay silent for long: ask before reading, so that an interrupt is heard.
-            while not ready.poll(200):
+            while not data and not ready.poll(200):
                 cancel.check()
-            data = os.read(fd, 256 << 10)
+            data = data or os.read(fd, 256 << 10)
             if not data:
                 return
             self.taken += len(data)
             if self._sha is not None:
                 self._sha.update(data)
             yield data
+            data = b""
 
     def _check_space(self, more: int) -> None:
         try:

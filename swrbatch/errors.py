@@ -143,6 +143,18 @@ def to_json_text(value: object) -> str:
     return text if text.isprintable() else "".join(c if c.isprintable() else json.dumps(c)[1:-1] for c in text)
 
 
+class _Names(dict[str, str]):
+    """Stands for the parameters of a text: each is named where its value would be."""
+
+    def __missing__(self, name: str) -> str:
+        return f"<{name.removesuffix('_zh')}>"
+
+
+def plain(template: str, **values: str) -> str:
+    """A text with its parameters named: `{reference}` becomes `<reference>`."""
+    return template.format_map(_Names(values))
+
+
 def issue(
     code: str,
     *,

@@ -40,11 +40,13 @@ def is_secret(name: str, value: str) -> bool:
 _MOST_VALUES: Final = 200
 # A value in quotes may have blanks; one that begins with $ is a variable.
 _VALUE: Final = r"(?:\"(?!\$)[^\"]+\"|'(?!\$)[^']+'|(?!\$)[^\s\"',\]]+)"
+_TELLING: Final = r"(?:pass(?:word|wd|phrase)?|token|secret|api[_-]?key|access[_-]?key)"
+# Behind a name without = or : an operator of the shell is no value; in JSON a comma stands between two words.
 _IN_COMMAND: Final = re.compile(
-    rf"((?<!\$)(?:pass(?:word|wd|phrase)?|token|secret|api[_-]?key|access[_-]?key)[\"']?(?:\s*[=:]\s*|\s+)){_VALUE}",
-    re.IGNORECASE,
+    rf"((?<!\$){_TELLING}[\"']?(?:\s*[=:]\s*|\s*,\s*(?=[\"'])|\s+(?![<>|&;()])))({_VALUE})", re.IGNORECASE
 )
-_LOGIN: Final = re.compile(rf"(\blogin\b[^\n]{{0,200}}?\s-(?:p|-password)[\s=]+){_VALUE}")
+_OPTION: Final = re.compile(rf"-{{1,2}}[\w-]*{_TELLING}", re.IGNORECASE)
+_LOGIN: Final = re.compile(rf"(\blogin\b[^\n]{{0,200}}?\s-(?:p|-password)[\s=]+)({_VALUE})")
 _ASSIGNED: Final = re.compile(rf"(?<![\w.-])(-{{0,2}}([A-Za-z_][\w.-]{{0,100}})=)({_VALUE})")
 _WHOLE_KEY: Final = re.compile(r"-----BEGIN [A-Z ]*PRIVATE KEY.*", re.DOTALL)
 _IN_ADDRESS: Final = re.compile(r"(://[^/\s:@]*:)[^\s/]+@")
@@ -68,8 +70,11 @@ def redacted(text: str, values: Sequence[str] = ()) -> str:
         text = text.replace(value, "***")
     text = _WHOLE_KEY.sub("***", text)
     text = _IN_ADDRESS.sub(r"\1***@", KNOWN.sub("***", text))
-    text = _ASSIGNED.sub(lambda found: f"{found[1]}***" if is_secret(found[2], _bare(found[3])) else found[0], text)
-    return _IN_COMMAND.sub(r"\1***", _LOGIN.sub(r"\1***", _BEARER.sub(r"\1 ***", text)))
+    text = _ASSIGNED.sub(lambda found: found[1] + _hidden(found[3]) if is_secret(found[2], _bare(found[3])) else found[0], text)
+    text = _BEARER.sub(r"\1 ***", text)
+    for pattern in (_LOGIN, _IN_COMMAND):
+        text = pattern.sub(lambda found: found[1] + _hidden(found[2]), text)
+    return text
 
 
 def redacted_words(words: Sequence[str], values: Sequence[str] = ()) -> tuple[str, ...]:
@@ -78,13 +83,20 @@ def redacted_words(words: Sequence[str], values: Sequence[str] = ()) -> tuple[st
     hidden = False
     for word in words:
         found.append("***" if hidden else redacted(word, values))
-        hidden = word.startswith("-") and "=" not in word and is_secret_name(word.strip("-"))
+        hidden = _OPTION.fullmatch(word) is not None or (
+            word.startswith("-") and "=" not in word and is_secret_name(word.strip("-"))
+        )
     return tuple(found)
 
 
 def assigned(text: str) -> Iterator[tuple[str, str]]:
     """Name and value of each `NAME=value` in a command."""
     return ((found[2], _bare(found[3])) for found in _ASSIGNED.finditer(text))
+
+
+def _hidden(value: str) -> str:
+    """What stands for a value; its quotes stay, so that the rest reads as before."""
+    return f"{value[0]}***{value[0]}" if value[0] in "\"'" else "***"
 
 
 def _bare(value: str) -> str:

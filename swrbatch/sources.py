@@ -8,6 +8,7 @@ import select
 import sys
 from collections.abc import Iterator, Sequence
 
+from .digest import Cancel
 from .errors import UsageError, printable
 
 SUFFIXES = (".tar", ".tgz", ".tbz2", ".txz", ".tzst", ".tar.gz", ".tar.bz2", ".tar.xz", ".tar.zst", ".tar.zstd")
@@ -17,12 +18,12 @@ SUFFIXES = (".tar", ".tgz", ".tbz2", ".txz", ".tzst", ".tar.gz", ".tar.bz2", ".t
 def is_path(argument: str, *, among_names: bool) -> bool:
     """Whether an argument means a file and not an image of a store: it is there, or is called like an archive.
 
-    Where names are expected (`among_names`: a store was given) only what cannot be a name is a path.
+    Where names are expected (`among_names`: a store was given) only what cannot be a name is a path: a name has a slash.
     """
     if argument == "-" or not argument or argument.startswith(("/", "./", "../")):
         return True
     if among_names:
-        return False
+        return "/" not in argument and not glob.has_magic(argument) and os.path.lexists(argument)
     return os.path.lexists(argument) or argument.lower().endswith(SUFFIXES)
 
 
@@ -68,7 +69,7 @@ def _search(folder: str) -> Iterator[str]:
     yield from sorted(found)
 
 
-def _standard_input() -> Iterator[bytes]:
+def standard_input(cancel: Cancel | None = None) -> Iterator[bytes]:
     """What comes in, until its end. Never waits long at once: Python may miss a signal (Ctrl-C) that comes between two reads."""
     try:
         fd = sys.stdin.fileno()
@@ -76,6 +77,8 @@ def _standard_input() -> Iterator[bytes]:
         yield sys.stdin.buffer.read()
         return
     while True:
+        if cancel is not None:
+            cancel.check()
         if select.select([fd], [], [], 0.2)[0]:
             if not (piece := os.read(fd, 1 << 16)):
                 return
@@ -86,7 +89,7 @@ def _lines(name: str) -> list[str]:
     """The paths of a list: one a line, or with NUL between them (`find -print0`); without empty ones and comments (#)."""
     try:
         if name == "-":
-            data = b"".join(_standard_input())
+            data = b"".join(standard_input())
         else:
             with open(name, "rb") as f:
                 data = f.read()

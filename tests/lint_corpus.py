@@ -64,6 +64,10 @@ FOUND: dict[str, list[str]] = {
         "RUN pip install flask", "RUN pip3 install -r r.txt", "RUN python3 -m pip install x", "RUN a && pip install x && b", "RUN --mount=type=bind,target=/x pip install x",
         "RUN <<E\npip install x\nE",
     ],
+    "yarn-cache": [
+        "RUN yarn install", "RUN yarn", "RUN yarn install --production && yarn build", "RUN yarn add left-pad", "RUN yarn global add serve", "RUN yarn cache clean && yarn install",
+        "RUN <<E\nyarn install\nE", "RUN --mount=type=bind,target=/x yarn install", "RUN yarn install\nRUN yarn cache clean", "RUN yarn install && rm /x/yarn.lock",
+    ],
     "general-base": [
         "FROM ubuntu:16.04\n" + IN + "nodejs", "FROM debian:12\nRUN apt-get install python3 python3-pip", "FROM centos:7\nRUN yum install -y java", "FROM fedora:40\nRUN dnf install php",
         "FROM docker.io/library/debian:12\n" + IN + "openjdk-17-jre=17.0.1", "FROM ubuntu:24.04 AS b\n" + IN + "nginx\nFROM b",
@@ -113,6 +117,10 @@ FOUND: dict[str, list[str]] = {
         "VOLUME /d\nRUN <<E\necho x >> /d/y\nE", "VOLUME /d\nRUN a | tee /d/x",
     ],
     "missing-label": ["RUN x", "FROM a:1\nLABEL a=b\nFROM b:1", "MAINTAINER me", "# LABEL a=b\nFROM a:1", "ONBUILD LABEL a=b", "RUN echo LABEL a=b"],
+    "label-key": [
+        "LABEL Version=1", 'LABEL com.example.Vendor="x"', 'LABEL "a b"=c', "LABEL com.docker.x=1", "LABEL a..b=1", "LABEL a- b", "LABEL a=1 b_c=2", "label io.docker.a=1",
+        "LABEL a=1 \\\n .b=2", "LABEL org.dockerproject.x=1", "LABEL a--b=1",
+    ],
     "maintainer": ["MAINTAINER me", "maintainer me <a@b>", "RUN x\nMAINTAINER y", "LABEL a=b\nMAINTAINER m", "FROM a:1 AS b\nMAINTAINER x\nFROM c:1", "MAINTAINER \\\n me"],
     "missing-healthcheck": ["RUN x", "HEALTHCHECK NONE", "FROM a:1\nHEALTHCHECK CMD x\nFROM b:1", "HEALTHCHECK none", "HEALTHCHECK CMD x\nHEALTHCHECK NONE", "ONBUILD HEALTHCHECK CMD x"],
     "several-healthchecks": [
@@ -165,6 +173,10 @@ MISSED: dict[str, list[str]] = {
     "pip-cache": [
         "RUN pip install --no-cache-dir x", "ENV PIP_NO_CACHE_DIR=1\nRUN pip install x", "RUN --mount=type=cache,target=/root/.cache/pip pip install x", "RUN pip --version", "RUN pip uninstall x",
         "RUN pip install x && rm -rf ~/.cache", "FROM a:1 AS b\nRUN pip install x\nFROM c:1", "RUN pip --no-cache-dir install x",
+    ],
+    "yarn-cache": [
+        "RUN yarn install && yarn cache clean", "RUN --mount=type=cache,target=/usr/local/share/.cache yarn install", "RUN yarn build", "RUN yarn --version", "FROM a:1 AS b\nRUN yarn install\nFROM c:1",
+        "RUN yarn install && rm -rf /usr/local/share/.cache/yarn", "RUN npm install -g yarn", "RUN yarn run install", "RUN yarn && yarn cache clean --all",
     ],
     "general-base": [
         "FROM node:22\n" + IN + "nodejs", "FROM ubuntu:24.04\n" + IN + "curl", "FROM ubuntu:24.04\n" + IN + "nodejs php", "FROM alpine:3\nRUN apk add nodejs",
@@ -219,6 +231,10 @@ MISSED: dict[str, list[str]] = {
         "VOLUME $U\nRUN touch /d/x",
     ],
     "missing-label": ["LABEL a=b", 'LABEL a="b c" d=e', "label a=b", "FROM a:1 AS b\nLABEL x=y\nFROM b", "RUN x\nLABEL a=b", "LABEL a b"],
+    "label-key": [
+        "LABEL version=1", 'LABEL com.example.my-app.version="1"', 'LABEL "com.example.vendor"="A B"', "LABEL $KEY=1", "ENV Version=1", "LABEL com.dockerize.x=1", "# LABEL Version=1\nFROM a:1",
+        "LABEL a=B_C", "LABEL a1.b2=3", "LABEL a b_c", "RUN echo LABEL A=1", "LABEL org.opencontainers.image.title=x",
+    ],
     "maintainer": ["LABEL maintainer=me", "# MAINTAINER me\nFROM a:1", "RUN echo MAINTAINER x", "RUN <<E\nMAINTAINER x\nE", "ENV MAINTAINER=x", "RUN a \\\n MAINTAINER"],
     "missing-healthcheck": [
         "HEALTHCHECK CMD a", 'HEALTHCHECK CMD ["a"]', "FROM a:1 AS b\nHEALTHCHECK CMD a\nFROM b", "HEALTHCHECK --interval=5s CMD a", "healthcheck cmd a", "HEALTHCHECK NONE\nHEALTHCHECK CMD a",

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import re
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -218,6 +220,28 @@ def test_the_report(tmp_path: Path) -> None:
     assert run(tmp_path / "a.tar", "--report", "")[0] == 2
     (tmp_path / "file").write_text("")
     assert run(tmp_path / "a.tar", "--report", tmp_path / "file")[0] == 3
+
+
+def test_the_text_in_both_languages(tmp_path: Path) -> None:
+    (tmp_path / "a.tar").write_bytes(docker_legacy(*IMAGES[:2]))
+    (tmp_path / "b.tar").write_bytes(docker_legacy(replace(FILED[0], tags=IMAGES[0].tags)))
+    (tmp_path / "c.tar").write_bytes(docker_legacy(*FILED[1:]))
+    english, chinese = (run(tmp_path, "--files", "--lang", language)[1].splitlines() for language in ("en", "zh"))
+    assert "5 images, 11 layers of which" in english[0] and "5个镜像，11层" in chinese[0]
+    assert len(english) == len(chinese)
+    # Names, and rows of digests and sizes, are the same in both.
+    same = re.compile(r"  \S+:v1( \([0-9a-f]{12}\))?|([0-9a-f]{12}|[\d.]+ KiB)  .*|")
+    assert not [line for line in english if line in chinese and not same.fullmatch(line)]
+    # Two images have one name: each is told by its image ID.
+    told = {line.strip() for line in english if f"{HOST}/one:v1" in line}
+    assert len(told) == 2 and all(re.fullmatch(r"\S+ \([0-9a-f]{12}\)", name) for name in told)
+
+
+def test_an_image_without_a_name_is_called_as_in_another_archive(tmp_path: Path) -> None:
+    (tmp_path / "a.tar").write_bytes(docker_legacy(replace(IMAGES[0], tags=())))
+    (tmp_path / "b.tar").write_bytes(docker_legacy(*IMAGES[:2]))
+    told = json.loads(run(tmp_path, "--format", "json")[1])
+    assert told["images"] == 2 and told["common_bases"][0]["images"] == [f"{HOST}/one:v1", f"{HOST}/two:v1"]
 
 
 def test_names_that_are_no_utf8_and_an_empty_batch(tmp_path: Path) -> None:

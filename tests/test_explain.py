@@ -10,7 +10,7 @@ import time
 from itertools import product
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from typer.testing import CliRunner
 
@@ -18,7 +18,7 @@ from conftest import ROOT
 from swrbatch.audit import findings
 from swrbatch.audit.findings import MEANINGS
 from swrbatch.cli import app
-from swrbatch.cli.text import fitted, rows_cut, width, wrapped
+from swrbatch.cli.text import fitted, rows_cut, set_in, width, wrapped
 from swrbatch.errors import CODES, issue
 from swrbatch.explain import match
 from swrbatch.explain.entries import Entry, entries
@@ -198,6 +198,7 @@ def test_fragments_stand_in_order_and_near_each_other(fragments: list[str], text
 
 
 @given(st.text(max_size=300))
+@settings(deadline=None)  # the first text reads the tables
 def test_no_text_raises_and_what_is_known_is_found_or_something_near_is_named(text: str) -> None:
     found = explain(text)
     assert not (found.matches and found.nearest)
@@ -307,6 +308,20 @@ def test_wrapped_loses_nothing_and_fits(text: str, columns: int) -> None:
     assert all(
         width(line) <= columns or len(re.findall(r"[ab]+|[一二]", line)) < 2 or "，" in line or "（" in line for line in lines
     )
+
+
+@pytest.mark.parametrize(
+    ("text", "columns", "lines"),
+    [
+        ("swrbatch: a b", 13, ["swrbatch: a b"]),
+        ("swrbatch: ab c", 13, ["swrbatch:", "  ab c"]),
+        ("swrbatch: a b c", 14, ["swrbatch: a", "  b c"]),
+        ("  way out: name it", 12, ["  way out:", "    name it"]),
+        ("swrbatch: /a/long/path is gone", 14, ["swrbatch:", "  /a/long/path", "  is gone"]),
+    ],
+)
+def test_set_in(text: str, columns: int, lines: list[str]) -> None:
+    assert set_in(text, columns) == lines
 
 
 def test_texts_are_broken_for_a_terminal_only(monkeypatch: pytest.MonkeyPatch) -> None:

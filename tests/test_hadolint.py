@@ -87,6 +87,16 @@ PAIRS = (
         only_theirs=((r"rm -rf ~/\.cache", "the cache is removed in the same RUN"), _NOT_FINAL),
     ),
     Pair(
+        "yarn-cache",
+        ("DL3060",),
+        only_ours=((r"yarn$|yarn (?:add|global)", "hadolint knows yarn install only, not yarn, yarn add and yarn global"),),
+        only_theirs=(
+            (r"type=cache", "the cache lies on a mount"),
+            (r"rm -rf \S*/yarn$", "the cache is removed in the same RUN"),
+            (r"yarn run install", "a script of the project that is called install"),
+        ),
+    ),
+    Pair(
         "run-cd",
         ("DL3003",),
         only_theirs=((r"&& cd|RUN cd /x$", "ours is on a RUN that starts with cd and goes on (the guide's case)"),),
@@ -135,6 +145,17 @@ PAIRS = (
         ("DL3059",),
         only_ours=((r"&&", "hadolint leaves out a RUN of several commands"),),
         only_theirs=((r"RUN .*\nRUN ", "ours is on calls of one package manager only (the guide's case)"),),
+    ),
+    Pair(
+        "undefined-variable",
+        ("DL3044",),
+        only_ours=((r"\$", "hadolint looks for variables that the same ENV defines, and for no others"),),
+    ),
+    Pair(
+        "label-key",
+        ("DL3048",),
+        only_ours=((r"b_c=", "hadolint takes an underscore"),),
+        only_theirs=((r"\$KEY", "a variable may be any key"),),
     ),
     Pair("maintainer", ("DL4000",)),
     Pair("several-healthchecks", ("DL3012",)),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -94,7 +95,7 @@ def test_a_whiteout_spares_its_own_layer_whatever_the_order(tmp_path: Path) -> N
         assert changes(image) == [(2, 0, 0), (1, 1, 1)], names
         assert image.layers[1].changes.files == (
             FileChange("added", "d/new", 10),
-            FileChange("deleted", "d/old", 0),
+            FileChange("deleted", "d/old", 70),
             FileChange("changed", "f", 10),
         )
         assert (image.total_bytes, image.final_bytes, image.wasted_bytes) == (120, 20, 100)
@@ -414,34 +415,75 @@ RUN = {
     "Volumes": {"/data": {}},
     "Labels": {"b": "2", "a": "1\x1b[31m"},
     "Healthcheck": {"Test": ["CMD", "/bin/tool", "--ping"]},
+    "StopSignal": "SIGQUIT",
+    "OnBuild": ["RUN make"],
 }
 
 
-def test_the_config_is_shown_and_no_value_of_the_environment(tmp_path: Path) -> None:
-    (tmp_path / "a.tar").write_bytes(docker25(Image(run=RUN, architecture="arm64")))
-    code, out, err = run(tmp_path / "a.tar", "--format", "json", "--files")
+HISTORY = [
+    {"created_by": "/bin/sh -c #(nop)  ARG TOKEN", "empty_layer": True, "created": "2026-01-01T00:00:00Z"},
+    {"created_by": "|1 TOKEN=hunter2 /bin/sh -c curl -u me:hunter2 http://x", "comment": "why\x1b"},
+    {"created_by": "ENV TOKEN=hunter2 A=1", "empty_layer": True},
+    {"created_by": "COPY . /srv # buildkit"},
+    {"created_by": 'CMD ["--serve"]', "empty_layer": True},
+]
+
+
+def test_config_and_history_are_shown_without_secrets(tmp_path: Path) -> None:
+    image = Image(run=RUN, architecture="arm64", overrides={"history": HISTORY, "variant": "v8", "author": "me"})
+    (tmp_path / "a.tar").write_bytes(docker25(image))
+    code, out, err = run(tmp_path / "a.tar", "--format", "json", "--files", "--compat", "dive")
     (image,) = json.loads(out)["images"]
-    assert (code, err, image["architecture"]) == (0, "", "arm64")
+    assert (code, err, image["architecture"], image["variant"], image["author"]) == (0, "", "arm64", "v8", "me")
     assert image["config"] == {
         "entrypoint": ["/bin/tool"],
         "cmd": ["--serve", "8080"],
         "user": "1000:1000",
         "working_dir": "/srv",
-        "env_names": ["PATH", "TOKEN"],
+        "env": ["PATH=/bin", "TOKEN=***"],
         "exposed_ports": ["53/udp", "8080/tcp"],
         "volumes": ["/data"],
         "labels": {"a": "1\\x1b[31m", "b": "2"},
         "healthcheck": ["CMD", "/bin/tool", "--ping"],
+        "shell": [],
+        "stop_signal": "SIGQUIT",
+        "on_build": ["RUN make"],
     }
-    assert [layer["step"] for layer in image["layers"]] == ["COPY layer 0 /", "COPY layer 1 /"]
+    assert [(each["step"], each["empty_layer"], each["layer"]) for each in image["history"]] == [
+        ("/bin/sh -c #(nop)  ARG TOKEN", True, None),
+        ("|1 TOKEN=*** /bin/sh -c curl -u me:*** http://x", False, 0),
+        ("ENV TOKEN=*** A=1", True, None),
+        ("COPY . /srv # buildkit", False, 1),
+        ('CMD ["--serve"]', True, None),
+    ]
+    assert (image["history"][0]["created"], image["history"][1]["comment"]) == ("2026-01-01T00:00:00Z", "why\\x1b")
+    assert [layer["step"] for layer in image["layers"]] == [each["step"] for each in image["history"] if not each["empty_layer"]]
     assert [layer["diff_id"] for layer in image["layers"]] == [layer.diff_id for layer in HELLO]
     assert image["layers"][1]["files"] == [
-        {"action": "deleted", "path": "etc/motd", "bytes": 0},
+        {"action": "deleted", "path": "etc/motd", "bytes": 2000},
         {"action": "added", "path": "srv/data.txt", "bytes": 3000},
     ]
     text = run(tmp_path / "a.tar", "--files")[1]
     assert "hunter2" not in out + text and "\x1b" not in text
-    assert "environment  PATH, TOKEN" in text and "linux/arm64" in text
+    assert "  environment  PATH=/bin\n  environment  TOKEN=***\n" in text and "linux/arm64/v8" in text
+    told = [line.strip() for line in text.splitlines() if line.startswith((" step", " sets"))]
+    assert told == [
+        "sets    ARG TOKEN",
+        "step    RUN curl -u me:*** http://x",
+        "sets    ENV TOKEN=*** A=1",
+        "step    COPY . /srv",
+        'sets    CMD ["--serve"]',
+    ]
+
+
+def test_the_text_in_chinese(tmp_path: Path) -> None:
+    (tmp_path / "a.tar").write_bytes(docker25(Image(run=RUN), Image(tags=(), overrides={"history": []})))
+    words = [tmp_path / "a.tar", "--files", "--compat", "dive"]
+    english, chinese = run(*words)[1].splitlines(), run(*words, "--lang", "zh")[1].splitlines()
+    assert len(english) == len(chinese) and run(*words, "--lang", "zh")[1].count("字节") == 2
+    # What is the same in both is data: names, digests, numbers of the table, files.
+    same = re.compile(r"\S+:v1|    (sha256:|[ACD] | *[\d.]+ KiB).*| diff_id .*|\d .*|  on build     RUN make|")
+    assert not [line for line in english if line in chinese and not same.fullmatch(line)]
 
 
 @pytest.mark.parametrize("columns", [80, 160])
@@ -460,10 +502,13 @@ def test_the_text_fits_the_terminal(columns: int, tmp_path: Path) -> None:
 
 
 def test_an_image_without_as_many_steps_as_layers_says_so(tmp_path: Path) -> None:
-    result = inspection(tmp_path, Image(overrides={"history": [{"created_by": "only one"}]}))
-    assert [layer.step for layer in result.images[0].layers] == [None, None]
+    history = [{"created_by": "only one"}, {"created_by": "ENV a=b", "empty_layer": True}]
+    result = inspection(tmp_path, Image(overrides={"history": history}))
+    assert [(step.empty, step.layer) for step in result.images[0].history] == [(False, None), (True, None)]
+    assert [layer["step"] for layer in to_json(result)["images"][0]["layers"]] == [None, None]
     assert not result.failed and [each.code for each in result.issues] == ["history-mismatch"]
-    assert "(history and layers do not agree)" in to_text(result, layers=True, columns=160)
+    text = to_text(result, layers=True, columns=160)
+    assert text.count("(history and layers do not agree)") == 2 and " sets " not in text
 
 
 def test_images_of_one_archive_share_layers_and_each_counts_for_itself(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -325,13 +325,61 @@ def test_a_folder_that_cannot_be_read_is_told(folder: Path, monkeypatch: pytest.
     assert code == 2 and "./inside cannot be read: Permission denied" in output
 
 
-def test_a_head_that_a_terminal_would_break_has_two_lines(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    put(folder, **{"a-folder-of-some-length/Dockerfile": "FROM ubuntu\n"})
-    arguments = ("a-folder-of-some-length/Dockerfile", "--rules", "floating-tag")
-    whole = "a-folder-of-some-length/Dockerfile:1: warning floating-tag"
-    for columns, head in ((None, [whole]), (60, [whole]), (50, [whole[:37], "  warning floating-tag"])):
-        monkeypatch.setattr("swrbatch.cli.lint.terminal", lambda columns=columns: columns)
-        assert run(*arguments)[1].splitlines()[: len(head)] == head
+@pytest.mark.parametrize(
+    "text", [FIRST, "FROM ubuntu", "kind: Pod\nmetadata: {name: a}\nspec: {containers: [{image: a, name: b}]}\n"]
+)
+def test_a_text_on_standard_input_is_told_by_its_content(folder: Path, text: str) -> None:
+    put(folder, **{"a_text": text, ".dockerignore": ".git\n"})
+    told = [
+        json.loads(CliRunner().invoke(app, ["lint", *arguments, "--format", "json"], input=text).stdout)
+        for arguments in (["-"], ["a_text"])
+    ]
+    assert [one["files"] for one in told] == [["-"], ["a_text"]]
+    assert bool(told[0]["findings"]) == ("FROM" in text)
+    seen = [[(one["rule"], one["line"], one["message"]) for one in each["findings"]] for each in told]
+    assert seen[0] == seen[1]
+
+
+def test_a_manifest_of_one_line_on_standard_input(folder: Path) -> None:
+    pod = {"apiVersion": "v1", "kind": "Pod", "spec": {"containers": [{"image": "swr.x.myhuaweicloud.com/a/b"}]}}
+    arguments = ["lint", "-", "--format", "json", "--no-config"]
+    told = json.loads(CliRunner().invoke(app, arguments, input=json.dumps(pod, separators=(",", ":"))).stdout)
+    assert (told["files"], [one["line"] for one in told["findings"]]) == (["-"], [1])
+
+
+@pytest.mark.parametrize("data", [b"", b"hello\n", b"\0" * 2000, b"x" * (3 << 20)])
+def test_what_else_comes_in_is_wrong_usage(folder: Path, data: bytes) -> None:
+    done = CliRunner().invoke(app, ["lint", "-"], input=data)
+    assert done.exit_code == 2 and "standard input is no archive, no Dockerfile" in done.output
+
+
+def test_a_file_that_is_not_there(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("SWRBATCH_STORE", raising=False)
+    for command in ("lint", "inspect"):
+        done = CliRunner().invoke(app, [command, "app/Dockerfle"])
+        assert done.exit_code == 2 and "there is no file app/Dockerfle, and no store here" in done.output
+    assert CliRunner().invoke(app, ["lint", "app/Dockerfle", "--store", "gone"]).exit_code == 3
+
+
+@pytest.mark.parametrize(
+    ("columns", "head"),
+    [
+        (None, ["a folder of some length/Dockerfile:1: warning floating-tag"]),
+        (60, ["a folder of some length/Dockerfile:1: warning floating-tag"]),
+        (50, ["a folder of some length/Dockerfile:1:", "  warning floating-tag"]),
+        (30, ["a folder of some", "  length/Dockerfile:1:", "  warning floating-tag"]),
+        (46, ["a folder of some length/Dockerfile:1:", "  warning floating-tag"]),
+        (36, ["a folder of some", "  length/Dockerfile:1:", "  warning floating-tag"]),
+    ],
+)
+def test_a_head_that_a_terminal_would_break_is_broken_between_words(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, columns: int | None, head: list[str]
+) -> None:
+    put(folder, **{"a folder of some length/Dockerfile": "FROM ubuntu\n"})
+    for module in ("lint", "text"):
+        monkeypatch.setattr(f"swrbatch.cli.{module}.terminal", lambda: columns)
+    told = run("a folder of some length/Dockerfile", "--rules", "floating-tag")[1].splitlines()
+    assert told[: len(head)] == head
 
 
 def test_baseline(folder: Path) -> None:
@@ -344,6 +392,20 @@ def test_baseline(folder: Path) -> None:
     assert code == 1 and [one["rule"] for one in json.loads(output)["findings"]] == ["ssh-port"]
 
 
+def test_a_file_is_known_however_it_is_spelled(folder: Path) -> None:
+    put(folder, **{"a/Dockerfile": FIRST})
+    (folder / "known.json").write_text(run("a", "--format", "json")[1])
+    for name in (".", "./a", "a//Dockerfile", str(folder / "a"), f"{folder}/a/../a/Dockerfile"):
+        code, output = run(name, "--baseline", "known.json", "--fail-on", "info")
+        assert code == 0 and "info 0, known" in output, name
+        (path,) = {one["location"]["path"] for one in json.loads(run(name, "--format", "gitlab")[1])}
+        results = json.loads(run(name, "--format", "sarif")[1])["runs"][0]["results"]
+        (uri,) = {one["locations"][0]["physicalLocation"]["artifactLocation"]["uri"] for one in results}
+        assert path == uri == "a/Dockerfile", name
+    put(folder, **{"c/Dockerfile": FIRST})
+    assert run("c", "--baseline", "known.json")[0] == 1
+
+
 def test_sarif_is_read_by_a_package_of_others(folder: Path) -> None:
     put(folder, **{"a b/Dockerfile": FIRST})
     code, output = run("a b", "--format", "sarif")
@@ -353,6 +415,13 @@ def test_sarif_is_read_by_a_package_of_others(folder: Path) -> None:
     driver = one.tool.driver
     assert [rule.id for rule in driver.rules or []] == [rule.id for rule in RULES]
     assert all(rule.help and rule.help.text for rule in driver.rules or [])
+    for language, bad in (("en", "Bad:"), ("zh", "反例：")):
+        told = json.loads(run("a b", "--format", "sarif", "--lang", language)[1])["runs"][0]["tool"]["driver"]["rules"]
+        for rule, raw in zip(RULES, told, strict=True):
+            texts = [raw["shortDescription"]["text"], raw["fullDescription"]["text"], raw["help"]["text"]]
+            assert not re.search(r"\{[a-z_]+\}", "".join(texts)) and len(set(texts)) == 3
+            assert bad in raw["help"]["markdown"] and rule.bad in raw["help"]["markdown"] and rule.good in raw["help"]["markdown"]
+            assert all((language == "zh") == bool(re.search("[\u4e00-\u9fff]", text)) for text in texts)
     findings = lint_dockerfile(FIRST.encode(), "a b/Dockerfile", BARE)
     assert len(one.results or []) == len(findings)
     for result, found in zip(one.results or [], findings, strict=True):

@@ -31,7 +31,7 @@ from swrbatch.cli import app
 from swrbatch.lint.batch import find_bases
 from swrbatch.lint.check import MOST, lint_dockerfile, lint_workloads
 from swrbatch.lint.dockerfile import MAX_VARIABLES, parse_dockerfile
-from swrbatch.lint.rule import Finding, fingerprint
+from swrbatch.lint.rule import Finding, fingerprint, spelled_alike
 from swrbatch.lint.shell import commands_of
 from swrbatch.lint.view import image_head
 from swrbatch.lint.workload import parse_workloads, with_surroundings
@@ -251,10 +251,23 @@ def test_no_name_passes_for_another_place() -> None:
     assert fingerprint("rule", "a", "b\0c") != fingerprint("rule", "a\0b", "c") != fingerprint("rule", "a", "b", "c")
 
 
+def test_a_path_is_told_where_the_working_folder_is_gone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "gone").mkdir()
+    monkeypatch.chdir(tmp_path / "gone")
+    (tmp_path / "gone").rmdir()
+    assert spelled_alike("/a/./b/../c") == "/a/c" and spelled_alike("./a") == "a"
+
+
+def test_a_secret_that_a_step_sets_is_hidden_in_the_others(tmp_path: Path) -> None:
+    made = image([*APP, f"RUN export DB_PASSWORD={SECRET} && ls", f"RUN cd /x && echo {SECRET}"])
+    told = [one for one in found_in(tmp_path, made) if one.rule == "run-cd"]
+    assert told and all(SECRET not in one.snippet + one.message and "***" in one.snippet for one in told)
+
+
 @pytest.mark.parametrize(
     ("text", "told"),
     [
-        ("mysql --password='a b c' x", "mysql --password=*** x"),
+        ("mysql --password='a b c' x", "mysql --password='***' x"),
         ('curl -H "token: a$b"', 'curl -H "token: ***"'),
         ("export MYSQL_PWD=abc AWS_SECRET_KEY=d/e+f", "export MYSQL_PWD=*** AWS_SECRET_KEY=***"),
         ("git clone https://u:p@ss@host/x", "git clone https://u:***@host/x"),
@@ -298,6 +311,25 @@ def test_inspect_shows_no_secrets(options: list[str], tmp_path: Path) -> None:
             f'CMD ["x", "{SECRET}1"]',
         ]
     )
+    # What only the whole config and history show.
+    more = [
+        f'SHELL ["/bin/sh", "--token", "{SECRET}"]',
+        f"ONBUILD RUN x --password {SECRET}",
+        f"VOLUME /{SECRET}2",
+        f"EXPOSE {SECRET}2",
+        f"STOPSIGNAL {SECRET}2",
+    ]
+    steps = [{"created_by": step, "comment": f"token={SECRET}", "empty_layer": True} for step in more]
+    run_settings = {
+        **made.run,
+        "Shell": ["/bin/sh", "--token", SECRET],
+        "OnBuild": [f"RUN x --password {SECRET}"],
+        "Volumes": {f"/{SECRET}2": {}},
+        "ExposedPorts": {f"{SECRET}2": {}},
+        "StopSignal": f"{SECRET}2",
+    }
+    made = replace(with_history(made, *steps), run=run_settings)
+    made = replace(made, overrides={**made.overrides, "author": f"me:{SECRET}2"})
     told = run("inspect", write(tmp_path, made), *options, status=0)
     assert "***" in told and SECRET not in told
 
@@ -440,6 +472,66 @@ def test_deep_folders_in_inspect(children: Children, tmp_path: Path) -> None:
     ended = children.run([], act=act)
     assert not ended.failure
     assert ended.peak < 300 * MIB
+
+
+def test_a_long_history_in_inspect(children: Children, tmp_path: Path) -> None:
+    """Steps that made no layer, and such as fit no layers: of both the first are kept, and told is how many there are."""
+    path = write(
+        tmp_path,
+        with_history(APP_IMAGE, *[EMPTY] * 60_000),
+        replace(with_history(APP_IMAGE, *[{"created_by": "x"}] * 60_000), tags=("x.com/y/z:2",)),
+    )
+    act = (
+        "from swrbatch.cli.inspect_text import to_json, to_text\n"
+        "from swrbatch.digest import Cancel; from swrbatch.inspect.images import MAX_STEPS, Wanted, inspect_archive\n"
+        f"found = inspect_archive({path!r}, Wanted(), Cancel())\n"
+        "for image, told in zip(found.images, to_json(found)['images']):\n"
+        "    assert len(image.history) <= MAX_STEPS + len(image.layers) < 1_100\n"
+        "    assert told['history_left_out'] == image.history_left_out > 58_900\n"
+        "assert [layer['step'] is None for layer in told['layers']] == [True] * len(told['layers'])\n"
+        "assert None not in [layer['step'] for layer in to_json(found)['images'][0]['layers']]\n"
+        "assert to_text(found, layers=True).count(' more steps') == 2"
+    )
+    ended = children.run([], act=act)
+    assert not ended.failure
+    assert ended.peak < 300 * MIB
+
+
+def test_many_layers_in_inspect_cost_no_more_than_their_number(children: Children, tmp_path: Path) -> None:
+    one = layer({"a": b"x"})
+    made = Image(layers=(one,) * 5_000, overrides={"history": [{"created_by": f"RUN {n}"} for n in range(5_000)]})
+    path = write(tmp_path, made)
+    act = (
+        "from swrbatch.cli.inspect_text import to_json, to_text\n"
+        "from swrbatch.digest import Cancel; from swrbatch.inspect.images import Wanted, inspect_archive\n"
+        f"found = inspect_archive({path!r}, Wanted(), Cancel())\n"
+        "(told,) = to_json(found)['images']\n"
+        "assert [layer['step'] for layer in told['layers']] == [f'RUN {n}' for n in range(5_000)]\n"
+        "assert to_text(found, layers=True).count(' step    RUN') == 5_000"
+    )
+    ended = children.run([], act=act)
+    assert not ended.failure
+    assert ended.peak < 300 * MIB
+
+
+def test_settings_that_are_many_are_not_all_in_the_text(tmp_path: Path) -> None:
+    path = write(tmp_path, image(APP, Env=[f"A{n}=1" for n in range(700)], Labels={f"l{n}": "1" for n in range(600)}))
+    told = run("inspect", path, status=0)
+    assert told.count("  environment  A") == 500 and told.count("  label        l") == 500
+    assert "… 200 more" in told and "… 100 more" in told
+    (one,) = json.loads(run("inspect", path, "--format", "json", status=0))["images"]
+    assert (len(one["config"]["env"]), len(one["config"]["labels"])) == (700, 600)
+
+
+def test_a_config_that_many_images_share_counts_for_each(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("swrbatch.inspect.images.MAX_TOLD", 5 * len(APP_IMAGE.config) // 2)
+    (tmp_path / "a.tar").write_bytes(tar_of(files(*[APP_IMAGE] * 4)))
+    told = json.loads(run("inspect", tmp_path / "a.tar", "--format", "json", status=1))
+    assert len(told["images"]) == 2
+    assert {(each["code"], each["image_index"]) for each in told["issues"] if each["severity"] == "error"} == {
+        ("metadata-too-large", 2),
+        ("metadata-too-large", 3),
+    }
 
 
 def test_the_names_of_all_layers_are_bounded_together(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -29,12 +29,14 @@ from lint_images import APP, BASE, KEY, Case, Form, X, image, layer
 from swrbatch import import_archives
 from swrbatch.cli import app
 from swrbatch.digest import Cancel
+from swrbatch.errors import Lang, plain
 from swrbatch.lint import batch as lint_batch
 from swrbatch.lint import layer_contents
 from swrbatch.lint.batch import LintedImages, OpenArchives, lint_archives, lint_stored
 from swrbatch.lint.catalog import RULES
 from swrbatch.lint.check import lint_dockerfile
 from swrbatch.lint.rule import Finding, Rule
+from swrbatch.redaction import redacted, redacted_words
 from swrbatch.store import Store
 from test_inspect import HOSTILE as HOSTILE_LAYERS
 
@@ -123,6 +125,24 @@ def test_the_value_of_a_secret_is_in_no_output(form: Form, tmp_path: Path) -> No
         output = CliRunner().invoke(app, ["lint", path, "--format", kind, "--date", "2026-11-24"]).output
         assert VALUE not in output and "AKIAABCDEFG" not in output and "b3BlbnNz" not in output, kind
         assert "***" in output and "NPM_TOKEN" in output and "app/.env" in output
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("echo $NPM_TOKEN > /dev/null", "echo $NPM_TOKEN > /dev/null"), ("x token | cat", "x token | cat"), ("PASSWORD && x", "PASSWORD && x"),
+        ("curl --password hunter2", "curl --password ***"), ("password='&x'", "password='***'"), ("curl --password '>x' y", "curl --password '***' y"),
+        ("--token=abc", "--token=***"), ('CMD ["--token" "abc"]', 'CMD ["--token" "***"]'), ('CMD ["--token", "abc"]', 'CMD ["--token", "***"]'),
+        ("x value1 y", "x *** y"),
+    ],
+)  # fmt: skip
+def test_commands_without_secrets(text: str, shown: str) -> None:
+    assert redacted(text, ("value1",)) == shown
+
+
+def test_words_of_a_command_without_secrets() -> None:
+    words = ["run", "--api-key", "abc", "--token=def", "-v", "value1", "--password"]
+    assert redacted_words(words, ("value1",)) == ("run", "--api-key", "***", "--token=***", "-v", "***", "--password")
 
 
 def test_the_fingerprint_is_of_the_place_and_not_of_the_value(tmp_path: Path) -> None:
@@ -378,6 +398,7 @@ def run(*arguments: str) -> tuple[int, str]:
     [
         (["team/a:1"], ["team/a:1"]), (["h.example.com/team/a:1", "team/b:2"], ["team/a:1", "team/b:2"]), (["team/*"], ["team/a:1", "team/b:2"]),
         (["*", "--store", "swr-store"], ["team/a:1", "team/b:2"]), (["*:2", "--store", "swr-store"], ["team/b:2"]),
+        (["--store", "swr-store"], ["team/a:1", "team/b:2"]),
     ],
 )  # fmt: skip
 def test_images_of_a_store(store: Path, arguments: list[str], names: list[str]) -> None:
@@ -386,6 +407,23 @@ def test_images_of_a_store(store: Path, arguments: list[str], names: list[str]) 
     assert [one["path"] for one in told["images"]] == names and told["files"] == []
     roots = [one["path"] for one in told["findings"] if one["rule"] == "root-user"]
     assert roots == [name for name in names if name == "team/b:2"] and code == (1 if roots else 0)
+
+
+def test_a_file_and_an_image_of_a_store(store: Path) -> None:
+    told = json.loads(run("a.tar", "team/a:1", "--store", "swr-store", "--format", "json")[1])
+    assert told["files"] == ["a.tar"] and len(told["images"]) == 3
+    text = run("team/b:2", "--rules", "root-user")[1]
+    assert text.startswith("h.example.com/team/b:2 config.User: warning root-user\n")
+
+
+def test_an_archive_on_standard_input(store: Path) -> None:
+    argv = [sys.executable, "-m", "swrbatch", "lint", "-", "--format", "json"]
+    plain_tar = (store / "a.tar").read_bytes()
+    for data in (plain_tar, gzip.compress(plain_tar)):
+        done = subprocess.run(argv, input=data, capture_output=True, check=False)
+        told = json.loads(done.stdout)
+        assert done.returncode == 1 and told["files"] == ["-"] and len(told["images"]) == 2
+        assert "root-user" in {one["rule"] for one in told["findings"]}
 
 
 def test_a_store_asks_for_the_right_to_download(store: Path) -> None:
@@ -436,7 +474,7 @@ def test_formats(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         ("member", "dir/k"),
     ]
     assert secret["logicalLocations"][2]["fullyQualifiedName"] == f"{name}/{diff_id}/dir/k"
-    assert next(one for one in raw if one["ruleId"] == "package-leftovers")["properties"] == {"bytes": 2_000_000}
+    assert next(one for one in raw if one["ruleId"] == "package-leftovers")["properties"] == {"bytes": 2_000_000, "step": "RUN x"}
     assert [one["partialFingerprints"]["swrbatchFinding/v1"] for one in raw] == [one.fingerprint for one in done.findings]
     assert len({one.fingerprint for one in done.findings}) == len(done.findings)
     (tmp_path / "out.sarif").write_text(output)
@@ -449,7 +487,8 @@ def test_formats(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (suite,) = ET.fromstring(run("a.tar", "--format", "junit")[1]).findall("testsuite")
     assert suite.get("name") == f"a.tar {name}" and suite.find("testcase[@name='secret-file']/failure") is not None
     text = run("a.tar")[1]
-    assert f"a.tar {name} var/lib/apt/lists: warning package-leftovers (1.9 MiB)" in text and "files 1, images 1" in text
+    assert f"a.tar {name} var/lib/apt/lists: warning package-leftovers (1.9 MiB)\n  step: RUN x\n" in text
+    assert "files 1, images 1" in text
     assert "镜像配置中的User为root" in run("a.tar", "--lang", "zh")[1]
     (tmp_path / "known.json").write_text(run("a.tar", "--format", "json")[1])
     assert run("a.tar", "--baseline", "known.json", "--fail-on", "info")[0] == 0
@@ -464,15 +503,33 @@ def test_an_issue_is_in_every_format(tmp_path: Path, monkeypatch: pytest.MonkeyP
     )
     suites = ET.fromstring(CliRunner().invoke(app, ["lint", "bad.tar", "--format", "junit"]).stdout).findall("testsuite")
     assert suites[-1].find("testcase/error") is not None
+    output = CliRunner().invoke(app, ["lint", "bad.tar", "--format", "sarif"]).stdout
+    (invocation,) = Sarif.model_validate_json(output).runs[0].invocations or []
+    assert not invocation.execution_successful
+    (told,) = json.loads(output)["runs"][0]["invocations"][0]["toolExecutionNotifications"]
+    assert told["descriptor"]["id"] == "manifest-empty" and told["level"] == "error" and told["message"]["text"]
+    assert told["locations"][0]["physicalLocation"]["artifactLocation"]["uri"] == "bad.tar"
 
 
-def test_the_list_tells_forms() -> None:
-    lines = {line.split()[0]: line for line in CliRunner().invoke(app, ["lint", "--list"]).output.splitlines()}
-    assert (
-        "dockerfile, image" in lines["package-upgrade"]
-        and "dockerfile" not in lines["secret-file"]
-        and "image" in lines["secret-file"]
-    )
+@pytest.mark.parametrize("language", ["en", "zh"])
+def test_the_list_has_every_rule_below_its_practice(language: Lang) -> None:
+    output = CliRunner().invoke(app, ["lint", "--list", "--lang", language]).output
+    chinese = re.compile("[\u4e00-\u9fff]")
+    assert language == "zh" or not chinese.search(output)
+    blocks = [block.splitlines() for block in output.split("\n\n")]
+    told = {
+        line.split()[0]: (block[0], line, block[at + 2])
+        for block in blocks
+        for at, line in enumerate(block[1:])
+        if line[2] != " "
+    }
+    assert list(told) == [one.id for one in RULES]
+    for one in RULES:
+        heading, line, finds = told[one.id]
+        assert heading == one.heading(language) or (not one.section and heading in ("not in the guide", "指南未涉及"))
+        assert ("dockerfile" in line.lower()) == ("dockerfile" in one.forms)
+        assert finds.strip() == plain(one.text(language))
+    assert told["floating-tag"][0] == ("8.1 no. 4: a specific tag" if language == "en" else "8.1第4项：使用特定的标签")
 
 
 @pytest.mark.parametrize("one", [one for one in RULES if one.image is not None], ids=lambda one: one.id)

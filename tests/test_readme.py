@@ -35,8 +35,7 @@ from conftest import ROOT
 from swrbatch import tables
 from swrbatch.cli import COMMANDS, app, batch
 from swrbatch.cts import EMITTED, OWN
-from swrbatch.errors import CODES, ExitCode
-from swrbatch.explain.entries import plain
+from swrbatch.errors import CODES, ExitCode, plain
 from swrbatch.inspect.sharing_report import SHARING_ROWS
 from swrbatch.ledger.events import PRUNE
 from swrbatch.lint.catalog import RULES
@@ -125,6 +124,16 @@ def rules() -> str:
     return table(("rule", "level", "finds", "on", "guide"), [*map(told, RULES)])
 
 
+def examples() -> str:
+    """A bad and a good example of each rule."""
+
+    def code(text: str) -> str:
+        lines = (line.replace("  ", "\N{NO-BREAK SPACE} ") for line in text.splitlines())
+        return "<br>".join(f"`{line}`" for line in lines)
+
+    return table(("rule", "bad", "good"), [(f"`{rule.id}`", code(rule.bad), code(rule.good)) for rule in RULES])
+
+
 GENERATED: Mapping[str, Callable[[], str]] = {
     "options": options,
     "report": tables.describe,
@@ -132,6 +141,7 @@ GENERATED: Mapping[str, Callable[[], str]] = {
     "issues": issues,
     "steps": steps,
     "rules": rules,
+    "examples": examples,
 }
 
 

@@ -23,7 +23,7 @@ COMMANDS: Mapping[str, tuple[str, str]] = {
     "images": ("store", "List the images of a store that the actor may download."),
     "export": ("export", "Write stored images to a file or folder that docker, podman and skopeo load."),
     "inspect": ("inspect", "Look inside an archive or a stored image: config, layers, efficiency, waste."),
-    "dedupe": ("dedupe", "Show which layers the images of archives or of a store share, and what that saves."),
+    "dedupe": ("dedupe", "Show what the images of a batch share: layers, files, common bases; what that saves."),
     "login-command": ("login", "Print the long-term docker login command of an AK/SK pair."),
     "verify": ("store", "Check a store's blobs, links, tags and events against each other."),
     "org": ("organizations", "Organizations: create, list, show, delete."),
@@ -37,7 +37,7 @@ COMMANDS: Mapping[str, tuple[str, str]] = {
     "gc": ("sweep", "Remove blobs that nothing needs any more."),
     "admin": ("administrators", "Account administrators: add, list, remove."),
     "audit": ("audit", "The audit trail: catalog, ingest, export, query, report, reconcile, verify, prune."),
-    "lint": ("lint", "Check Dockerfiles against the guide's practices; SARIF, GitLab and JUnit for CI."),
+    "lint": ("lint", "Check Dockerfiles, archives, stored images and workloads against the guide's practices."),
     "explain": ("explain", "Explain a code, or the text of an error: symptom, cause, way out."),
     "serve-config": ("store", "Print the config.yml with which a stock registry serves a store."),
 }

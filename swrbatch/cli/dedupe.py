@@ -8,11 +8,23 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from ..errors import ExitCode, UsageError, has_errors, to_json_text
-from .options import AccountOption, Format, FormatOption, UserOption, cancelled_by_signals, exits, show, store_path
+from .options import (
+    AccountOption,
+    Format,
+    FormatOption,
+    LangOption,
+    Language,
+    UserOption,
+    cancelled_by_signals,
+    exits,
+    lang,
+    show,
+    store_path,
+)
 
 if TYPE_CHECKING:
     from ..digest import Cancel
-    from ..errors import Issue
+    from ..errors import Issue, Lang
     from ..inspect.duplicates import FileSharing
     from ..inspect.files import LayerFiles
     from ..inspect.sharing import ImageLayers, Sharing
@@ -43,6 +55,7 @@ def dedupe(
     user: UserOption = None,
     account: AccountOption = None,
     format: FormatOption = Format.TEXT,
+    language: LangOption = Language.EN,
 ) -> None:
     """Show what the images of a batch share: layers, with --files also files; what that saves, and their common bases.
 
@@ -53,15 +66,15 @@ def dedupe(
             raise UsageError("name archives, or a store with --store, not both")
         if report == "":
             raise UsageError("--report is empty: name a folder (is a variable unset?)")
-    with exits(), cancelled_by_signals() as cancel:
+    with exits(lang(language)), cancelled_by_signals() as cancel:
         batch = Batch(archives=tuple(archives or ()), store=store, user=user, account=account)
         sharing, found, issues = _look(batch, files, report, cancel)
-        _show(sharing, found, format)
+        _show(sharing, found, format, lang(language))
         from .text import issue_lines
 
         for each in issues:
             if each.is_error:
-                typer.echo("\n".join(issue_lines(each, "en")), err=True)
+                typer.echo("\n".join(issue_lines(each, lang(language))), err=True)
     raise typer.Exit(int(ExitCode.REJECTED if has_errors(issues) else ExitCode.OK))
 
 
@@ -107,7 +120,7 @@ def _images(batch: Batch, cancel: Cancel, files: LayerFiles | None) -> tuple[lis
         return layers_of_store(opened, actor, cancel, files)
 
 
-def _show(sharing: Sharing, files: FileSharing | None, format: Format) -> None:
+def _show(sharing: Sharing, files: FileSharing | None, format: Format, language: Lang) -> None:
     from .dedupe_text import to_json, to_text
 
-    show(to_json_text(to_json(sharing, files)) if format is Format.JSON else to_text(sharing, files))
+    show(to_json_text(to_json(sharing, files)) if format is Format.JSON else to_text(sharing, files, language))

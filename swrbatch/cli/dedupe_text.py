@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, Final
 
-from ..errors import printable
+from ..errors import Lang, printable
 from ..inspect.duplicates import FileSharing
 from ..inspect.sharing import Sharing
-from ..sizes import counted, format_size
-from .text import fitted, rows_cut, table
+from ..sizes import counted
+from .text import fitted, rows_cut, sized, table, word
 
 _SHOWN: Final = 20
 _LONG: Final = 2000
@@ -62,51 +62,75 @@ def _files_json(files: FileSharing) -> dict[str, Any]:
     }
 
 
-def to_text(sharing: Sharing, files: FileSharing | None) -> str:
+def to_text(sharing: Sharing, files: FileSharing | None, language: Lang = "en") -> str:
     """Sums, shared layers and common bases; with files, the largest duplicates and candidates for a base."""
-    saved, every = format_size(sharing.saved_bytes), format_size(sharing.bytes)
+    saved, every = sized(sharing.saved_bytes, language), sized(sharing.bytes, language)
     told = (
-        f"{counted(sharing.images, 'image')}, {counted(sharing.layers, 'layer')} of which {sharing.distinct_layers} distinct: "
-        f"{saved} of {every} saved by storing each once"
+        f"{sharing.images}个镜像，{sharing.layers}层，其中{sharing.distinct_layers}层互不相同：每层只存储一份，{every}中节省{saved}"
+        if language == "zh"
+        else f"{counted(sharing.images, 'image')}, {counted(sharing.layers, 'layer')} of which {sharing.distinct_layers} distinct"
+        f": {saved} of {every} saved by storing each once"
     )
     parts = ["\n".join(fitted(told, indent=""))]
     if sharing.shared:
         rows = [
-            (str(each.diff_id)[7:19], format_size(each.size), str(len(each.images)), format_size(each.saved_bytes))
+            (str(each.diff_id)[7:19], sized(each.size, language), str(len(each.images)), sized(each.saved_bytes, language))
             for each in sharing.shared[:_SHOWN]
         ]
-        parts.append(table(("shared layer", "size", "images", "saves"), rows))
-    for each in sharing.bases[:_SHOWN]:
-        head = f"common base of {counted(len(each.images), 'image')}: {counted(each.layers, 'layer')}, {format_size(each.size)}"
-        parts.append(f"{head}, up to {str(each.top)[7:19]}\n{_names(each.images)}")
-    parts += _file_parts(files) if files is not None else ()
+        more = _more(len(sharing.shared), language)
+        parts.append("\n".join([table(_head(("shared layer", "size", "images", "saves"), language), rows), *more]))
+    for base in sharing.bases[:_SHOWN]:
+        images, size, top = len(base.images), sized(base.size, language), str(base.top)[7:19]
+        told = (
+            f"{images}个镜像的共同基础：{base.layers}层，{size}，最上层为{top}"
+            if language == "zh"
+            else f"common base of {counted(images, 'image')}: {counted(base.layers, 'layer')}, {size}, up to {top}"
+        )
+        parts.append("\n".join([*fitted(told, indent=""), *_names(base.images, language)]))
+    parts += _file_parts(files, language) if files is not None else ()
     return "\n\n".join(parts)
 
 
-def _file_parts(files: FileSharing) -> Iterator[str]:
-    saved, every = format_size(files.duplicate_bytes), format_size(files.bytes)
+def _file_parts(files: FileSharing, language: Lang) -> Iterator[str]:
+    saved, every = sized(files.duplicate_bytes, language), sized(files.bytes, language)
     told = (
-        f"{counted(files.files, 'file')} in the distinct layers, of which {files.distinct_files} distinct: "
+        f"互不相同的层中有{files.files}个文件，其中{files.distinct_files}个内容互不相同：每个只存储一份，{every}中还可节省{saved}"
+        if language == "zh"
+        else f"{counted(files.files, 'file')} in the distinct layers, of which {files.distinct_files} distinct: "
         f"{saved} of {every} would be saved by storing each once"
     )
     yield "\n".join(fitted(told, indent=""))
     if files.largest:
-        head = ("duplicate", "copies", "layers", "images", "would save", "file")
         rows = [
             (
-                format_size(each.bytes),
+                sized(each.bytes, language),
                 *map(str, (each.copies, each.layers, each.images)),
-                format_size(each.duplicate_bytes),
+                sized(each.duplicate_bytes, language),
                 printable(each.path, _LONG),
             )
             for each in files.largest
         ]
-        yield rows_cut(table(head, rows))
+        yield rows_cut(table(_head(("duplicate", "copies", "layers", "images", "would save", "file"), language), rows))
     for each in files.candidates:
-        head_ = f"candidate for a common base of {counted(len(each.images), 'image')}: {counted(each.files, 'file')}"
-        yield f"{head_}, {format_size(each.bytes)}, would save {format_size(each.saved_bytes)}\n{_names(each.images)}"
+        images, size, saved = len(each.images), sized(each.bytes, language), sized(each.saved_bytes, language)
+        told = (
+            f"{images}个镜像的候选共同基础：{each.files}个文件，{size}，可节省{saved}"
+            if language == "zh"
+            else f"candidate for a common base of {counted(images, 'image')}: {counted(each.files, 'file')}, {size}"
+            f", would save {saved}"
+        )
+        yield "\n".join([*fitted(told, indent=""), *_names(each.images, language)])
 
 
-def _names(images: Sequence[str]) -> str:
-    names = [f"  {printable(name)}" for name in images[:_SHOWN]]
-    return "\n".join([*names, *([f"  … {len(images) - _SHOWN} more"] if len(images) > _SHOWN else [])])
+def _head(labels: Iterable[str], language: Lang) -> list[str]:
+    return [word(label, language) for label in labels]
+
+
+def _names(images: Sequence[str], language: Lang) -> list[str]:
+    return [*(f"  {printable(name)}" for name in images[:_SHOWN]), *_more(len(images), language)]
+
+
+def _more(count: int, language: Lang) -> list[str]:
+    """That there are more than are shown."""
+    left = count - _SHOWN
+    return [] if left <= 0 else [f"  … 另有{left}个" if language == "zh" else f"  … {left} more"]

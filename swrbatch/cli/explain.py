@@ -11,7 +11,7 @@ import typer
 from ..errors import ExitCode, Lang, UsageError, printable, to_json_text
 from ..redaction import redacted
 from .options import Format, FormatOption, LangOption, Language, exits, lang, show
-from .text import rows_cut, table, terminal_columns, width, word, wrapped
+from .text import rows_cut, set_in, table, terminal_columns, width, word, wrapped
 
 if TYPE_CHECKING:
     from ..explain.entry import Entry
@@ -86,12 +86,11 @@ def _to_text(found: Explanation, language: Lang) -> str:
 
 
 def _block(entry: Entry, language: Lang) -> Iterator[str]:
-    number, _, heading = entry.section.partition(" ")
+    number = entry.heading[language == "zh"] or entry.section
     section = f"  {word('guide', language)}{'' if language == 'zh' else ' '}{number}" if number else ""
-    yield f"{entry.id}  {word(entry.level, language)}{section}"
+    yield from set_in(f"{entry.id}  {word(entry.level, language)}{section}", terminal_columns())
     symptom, cause, way_out = entry.texts(language)
     rows = [
-        ("guide", heading),
         ("symptom", symptom),
         ("cause", cause),
         ("way out", way_out),

@@ -21,7 +21,7 @@ from .options import (
     exits,
     lang,
     show,
-    store_path,
+    store_of_names,
 )
 
 app = typer.Typer(rich_markup_mode=None)
@@ -38,8 +38,12 @@ def inspect(
     source: Annotated[
         str, typer.Argument(metavar="ARCHIVE|REF", help="An archive (- for standard input), or ORG/REPO:TAG of the store.")
     ],
-    layers: Annotated[bool, typer.Option("--layers", help="Show each layer: what it changed, and its history step.")] = False,
-    files: Annotated[bool, typer.Option("--files", help="List the files that each layer added, changed and deleted.")] = False,
+    layers: Annotated[
+        bool, typer.Option("--layers", help="Show each layer: what it changed, and the steps of the history.")
+    ] = False,
+    files: Annotated[
+        bool, typer.Option("--files", help="List the files that each layer added (A), changed (C) and deleted (D).")
+    ] = False,
     compat: Annotated[Compat | None, typer.Option("--compat", help="Show that program's numbers too.")] = None,
     store: StoreOption = None,
     user: UserOption = None,
@@ -51,8 +55,9 @@ def inspect(
 
     What is a file is read as an archive, all of its images; other arguments name an image of the store. Whether an archive's
     digests are true is for check to say. Bytes are those of regular files; efficiency is the final tree's share of all layers'.
+    Values that look like secrets are shown as ***.
     """
-    with exits(), cancelled_by_signals() as cancel:
+    with exits(lang(language)), cancelled_by_signals() as cancel:
         result = _look(source, files, compat, store, user, account, cancel)
         _print(result, layers=layers or files, format=format, language=language)
     raise typer.Exit(int(ExitCode.REJECTED if result.failed else ExitCode.OK))
@@ -70,7 +75,7 @@ def _look(
     from ..inspect.stored import inspect_stored
     from ..store import Store
 
-    with Store(store_path(store)) as opened:
+    with Store(store_of_names(store, source)) as opened:
         actor = opened.actor(user, account)
         return inspect_stored(opened, source, wanted, actor, cancel)
 
@@ -82,6 +87,6 @@ def _print(result: Any, *, layers: bool, format: Format, language: Language) -> 
     if format is Format.JSON:
         show(to_json_text(to_json(result)))
     elif result.images:
-        show(to_text(result, layers=layers))
+        show(to_text(result, layers=layers, language=lang(language)))
     for found in result.issues:
         typer.echo("\n".join(issue_lines(found, lang(language))), err=True)

@@ -6,12 +6,13 @@ import datetime
 import enum
 import os
 from dataclasses import replace
+from itertools import groupby
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from ..digest import Cancel
-from ..errors import ExitCode, Lang, UsageError
+from ..errors import ExitCode, Lang, UsageError, plain
 from .options import (
     AccountOption,
     LangOption,
@@ -22,9 +23,10 @@ from .options import (
     exits,
     lang,
     show,
+    store_of_names,
     store_path,
 )
-from .text import fitted, issue_lines, lint_counts, terminal, way_out, width, word
+from .text import fitted, hanging, issue_lines, labelled, lint_counts, rows_cut, sized, terminal, way_out, width, word
 
 if TYPE_CHECKING:
     from ..lint.config import LintConfig
@@ -50,10 +52,13 @@ def lint(
         list[str] | None,
         typer.Argument(
             metavar="PATH|ARCHIVE|REF...",
-            help="Dockerfiles, archives, workloads (YAML), folders that hold some; images of a store as ORG/REPO:TAG or a glob.",
+            help="Dockerfiles, archives, workloads (YAML), folders that hold some, - for standard input; images of a store as "
+            "ORG/REPO:TAG or a glob.",
         ),
     ] = None,
-    store: Annotated[str | None, typer.Option("--store", metavar="DIR", help="The store of the names; * is all of it.")] = None,
+    store: Annotated[
+        str | None, typer.Option("--store", metavar="DIR", help="The store of the names; all of it if none is given.")
+    ] = None,
     user: UserOption = None,
     account: AccountOption = None,
     rules: Annotated[
@@ -92,7 +97,7 @@ def lint(
         if list_:
             show(_listing(lang(lang_)))
             return
-        if not targets:
+        if not targets and store is None:
             raise UsageError("name a Dockerfile, an archive, a manifest or a folder, or an image of a store")
         chosen = _config(config, no_config, rules, baseline)
         options = LintOptions(
@@ -102,7 +107,7 @@ def lint(
         )
         threshold = Level(fail_on.value) if fail_on is not None else chosen.fail_on or Level.WARNING
     with exits(lang(lang_)), cancelled_by_signals() as cancel:
-        found = _lint(targets, options, store, (user, account), cancel)
+        found = _lint(targets or ["*"], options, store, (user, account), cancel)
         result = replace(found, findings=chosen.judge(found.findings, options.today))
         show(_printed(format, result, lang(lang_), threshold))
         for each in result.issues:
@@ -161,7 +166,7 @@ def _lint(
     if names:
         from ..store import Store
 
-        results.append(lint_references(lambda: Store(store_path(store)), names, options, actor, cancel))
+        results.append(lint_references(lambda: Store(store_of_names(store, names[0])), names, options, actor, cancel))
     return joined(results)
 
 
@@ -172,7 +177,7 @@ def _printed(format: LintFormat, result: LintResult, language: Lang, threshold: 
     if format is LintFormat.JSON:
         return outputs.to_json(result)
     if format is LintFormat.SARIF:
-        return outputs.to_sarif(result.counting, language, __version__)
+        return outputs.to_sarif(result, language, __version__)
     if format is LintFormat.GITLAB:
         return outputs.to_gitlab(result.counting, language)
     if format is LintFormat.JUNIT:
@@ -182,12 +187,12 @@ def _printed(format: LintFormat, result: LintResult, language: Lang, threshold: 
 
 def _text(result: LintResult, language: Lang) -> str:
     """Each finding with its place and way out, then the counts."""
-    from ..sizes import format_size
-
     lines, findings = [], result.counting
     for one in findings:
-        size = f" ({format_size(one.bytes)})" if one.bytes is not None else ""
+        size = f" ({sized(one.bytes, language)})" if one.bytes is not None else ""
         lines += _head(f"{one.location}:", f"{word(one.level.value, language)} {one.rule}{size}")
+        if one.image and one.snippet:
+            lines.append(rows_cut(f"  {labelled('step', one.snippet, language)}"))
         lines += fitted(one.text(language), way_out(one, language))
     told = [f"{word('files', language)} {len(result.files)}"]
     told += [f"{word('images', language)} {len(result.images)}"] if result.images else []
@@ -197,15 +202,21 @@ def _text(result: LintResult, language: Lang) -> str:
 
 
 def _head(place: str, what: str) -> list[str]:
-    """Where and what in one line, or in two where the terminal's lines are shorter."""
+    """Where and what in one line, or in several where the terminal's lines are shorter; what stays in one of them."""
     columns = terminal()
-    return [f"{place} {what}"] if columns is None or width(f"{place} {what}") <= columns else [place, f"  {what}"]
+    *lines, last = hanging(place)
+    return [*lines, f"{last} {what}"] if columns is None or width(f"{last} {what}") <= columns else [*lines, last, f"  {what}"]
 
 
 def _listing(language: Lang) -> str:
+    """The rules below the practices of the guide that they are about, each with what it finds."""
     from ..lint.catalog import RULES
-    from .text import table
 
-    head = [word(text, language) for text in ("rule", "level", "forms", "practice")]
-    rows = [(one.id, word(one.level.value, language), ", ".join(one.forms), one.section) for one in RULES]
-    return table(head, rows)
+    lines: list[str] = []
+    for heading, rules in groupby(RULES, key=lambda one: one.heading(language)):
+        lines += ["", heading or word("not in the guide", language)]
+        for one in rules:
+            forms = ", ".join(word(form, language) for form in one.forms)
+            lines.append(f"  {one.id}  {word(one.level.value, language)}  {forms}")
+            lines += fitted(plain(one.text(language)), indent="    ")
+    return "\n".join(lines[1:])

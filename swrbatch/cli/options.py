@@ -80,6 +80,17 @@ def store_path(given: str | None) -> str:
     return given or os.environ.get("SWRBATCH_STORE") or DEFAULT_STORE
 
 
+def store_of_names(given: str | None, name: str) -> str:
+    """The folder of the store that has the image `name`. UsageError where no store was named and none is here: `name` may be the
+    path of a file that is not there."""
+    path = store_path(given)
+    if given is None and "SWRBATCH_STORE" not in os.environ and not os.path.isdir(path):
+        raise UsageError(
+            f"there is no file {printable(name)}, and no store here that could have an image of that name (--store DIR)"
+        )
+    return path
+
+
 def check_manifests(manifests: str | None, patch_only: bool) -> None:
     """UsageError unless --manifests names a folder, if it is given; --patch-only needs it."""
     if manifests is None and patch_only:
@@ -121,14 +132,23 @@ def exits(language: Lang = "en") -> Iterator[None]:
         yield
     except Refused as e:
         label, colon = ("解决办法", "：") if language == "zh" else ("way out", ": ")
-        typer.echo(f"swrbatch: {e.issue.code}: {e.issue.text(language)}\n  {label}{colon}{e.issue.remedy(language)}", err=True)
+        _tell(f"swrbatch: {e.issue.code}: {e.issue.text(language)}", f"  {label}{colon}{e.issue.remedy(language)}")
         raise typer.Exit(int(e.exit_code)) from None
     except SwrbatchError as e:
-        typer.echo(f"swrbatch: {e}", err=True)
+        _tell(*f"swrbatch: {e}".split("\n"))
         raise typer.Exit(int(e.exit_code)) from None
     except KeyboardInterrupt:
         typer.echo("swrbatch: interrupted", err=True)
         raise typer.Exit(int(ExitCode.INTERRUPTED)) from None
+
+
+def _tell(*lines: str) -> None:
+    """Lines on standard error, broken between words where that is a terminal."""
+    if sys.stderr.isatty():
+        from .text import set_in, terminal_columns
+
+        lines = tuple(part for line in lines for part in set_in(line, terminal_columns()))
+    typer.echo("\n".join(lines), err=True)
 
 
 @contextlib.contextmanager

@@ -57,10 +57,8 @@ _ZH = {
     "known": "已知",
     "ignored": "已忽略",
     "images": "镜像",
-    "forms": "适用对象",
     "rule": "规则",
     "level": "级别",
-    "practice": "实践",
     "code": "代码",
     "kind": "种类",
     "guide": "指南",
@@ -73,6 +71,39 @@ _ZH = {
     "source": "来源",
     "issue": "问题",
     "finding": "审计发现",
+    "step": "步骤",
+    "not in the guide": "指南未涉及",
+    "also named": "其他名称",
+    "created": "创建时间",
+    "author": "作者",
+    "entrypoint": "入口点",
+    "command": "启动命令",
+    "user": "用户",
+    "working dir": "工作目录",
+    "environment": "环境变量",
+    "ports": "端口",
+    "volumes": "逻辑卷",
+    "health check": "健康检查",
+    "stop signal": "停止信号",
+    "label": "元数据标签",
+    "efficiency": "空间效率",
+    "by dive": "dive的结果",
+    "wasted most": "浪费最多的路径",
+    "layer": "层",
+    "removes": "使失效",
+    "added": "新增",
+    "changed": "修改",
+    "deleted": "删除",
+    "sets": "设置",
+    "shared layer": "共享的层",
+    "saves": "节省",
+    "duplicate": "重复文件",
+    "copies": "份数",
+    "would save": "可节省",
+    "file": "文件",
+    "(history and layers do not agree)": "（构建历史与层数不一致）",
+    "dockerfile": "Dockerfile",
+    "workload": "工作负载",
     "swr": "SWR错误码",
     "docker": "docker报错",
 }
@@ -91,6 +122,17 @@ def word(text: str, language: Lang) -> str:
 def width(text: str) -> int:
     """Columns that a text takes on a terminal."""
     return sum(2 if unicodedata.east_asian_width(c) in "WF" else 1 for c in text)
+
+
+def sized(size: int, language: Lang) -> str:
+    """A size in bytes, to read."""
+    text = format_size(size)
+    return text.replace(" bytes", "字节").replace(" byte", "字节") if language == "zh" else text
+
+
+def right(text: str, columns: int) -> str:
+    """The text at the right end of as many columns."""
+    return " " * (columns - width(text)) + text
 
 
 def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
@@ -160,6 +202,21 @@ def fitted(*texts: str, indent: str = "  ") -> list[str]:
     return [line for text in texts for line in wrapped(indent, text, columns, len(indent))]
 
 
+def hanging(text: str) -> list[str]:
+    """A text broken where the lines of a terminal end, all of it but the first line set in."""
+    columns = terminal()
+    return [text] if columns is None else set_in(text, columns)
+
+
+def set_in(text: str, columns: int) -> list[str]:
+    """A text in lines of `columns`, all of it but the first line set in by two more."""
+    if width(text) <= columns:
+        return [text]
+    depth = len(text) - len(text.lstrip())
+    first, *more = wrapped("", text.lstrip(), columns, depth + 2)
+    return [text[:depth] + first.lstrip(), *more]
+
+
 def rows_cut(lines: str) -> str:
     """The lines of a table, each only as long as those of a terminal."""
     columns = terminal()
@@ -204,9 +261,14 @@ def _rejections(result: RunResult, language: Lang) -> str:
     return "\n".join([*lines, more]) if lines else ""
 
 
+def labelled(label: str, text: str, language: Lang) -> str:
+    """A text behind its label."""
+    return f"{word(label, language)}{'：' if language == 'zh' else ': '}{text}"
+
+
 def way_out(found: Issue | Finding, language: Lang) -> str:
     """The way out of an issue or a finding, with its label."""
-    return f"{word('way out', language)}{'：' if language == 'zh' else ': '}{found.remedy(language)}"
+    return labelled("way out", found.remedy(language), language)
 
 
 def issue_values(found: Issue) -> dict[str, object]:
@@ -219,10 +281,9 @@ def issue_lines(row: IssueRow | Issue, language: Lang) -> list[str]:
     """An issue: where and what, then its way out."""
     message, way_out = (row.message_zh, row.way_out_zh) if language == "zh" else (row.message, row.way_out)
     place = f" {row.place}" if row.place else ""
-    colon = "：" if language == "zh" else ": "
     return [
-        f"{word(row.severity, language)} {row.code} {printable(row.archive)}{place}",
-        *fitted(message, f"{word('way out', language)}{colon}{way_out}"),
+        *hanging(f"{word(row.severity, language)} {row.code} {printable(row.archive)}{place}"),
+        *fitted(message, labelled("way out", way_out, language)),
     ]
 
 

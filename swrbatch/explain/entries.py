@@ -24,7 +24,7 @@ from dataclasses import replace
 from typing import Final
 
 from ..audit import findings
-from ..errors import CODES, Code, Severity
+from ..errors import CODES, Code, Severity, plain
 from ..lint.catalog import RULES
 from ..lint.causes import CAUSES
 from ..lint.rule import Rule
@@ -98,6 +98,7 @@ def _rule_entries() -> Iterator[Entry]:
             id=rule.id,
             level=rule.level.value,
             section=rule.section,
+            heading=(rule.heading("en"), rule.heading("zh")),
             symptom=(plain(english), plain(chinese)),
             cause=CAUSES[rule.id],
             way_out=(plain(rule.remedy("en")), plain(rule.remedy("zh"))),
@@ -143,18 +144,6 @@ def _swr_entry(row: Mapping[str, str], ours: list[str]) -> Entry:
 def _swr_rows() -> list[dict[str, str]]:
     with schema_path(SWR_CODES).open(encoding="utf-8", newline="") as file:
         return list(csv.DictReader(file, delimiter="\t", quoting=csv.QUOTE_NONE))
-
-
-class _Names(dict[str, str]):
-    """Stands for the parameters of a text: each is named where its value would be."""
-
-    def __missing__(self, name: str) -> str:
-        return f"<{name.removesuffix('_zh')}>"
-
-
-def plain(template: str, **values: str) -> str:
-    """A text with its parameters named: `{reference}` becomes `<reference>`."""
-    return template.format_map(_Names(values))
 
 
 def _phrase(template: str) -> str:

@@ -24,8 +24,9 @@ SOURCES: Final[Mapping[Kind, Texts]] = {
 class Entry:
     """Something that can be explained; pairs of texts are English and Chinese.
 
-    `level` is a severity, or an HTTP status; `section` the guide's, empty where it says nothing. `phrases` are texts by which
-    it is recognised, with `{}` for what differs each time; `context` are words that make it likelier beside a phrase.
+    `level` is a severity, or an HTTP status; `section` the guide's, empty where it says nothing, and `heading` that in words.
+    `phrases` are texts by which it is recognised, with `{}` for what differs each time; `context` are words that make it
+    likelier beside a phrase.
     """
 
     kind: Kind
@@ -38,6 +39,7 @@ class Entry:
     phrases: tuple[str, ...]
     context: tuple[str, ...] = ()
     related: tuple[str, ...] = ()
+    heading: Texts = ("", "")
     bad: str = ""
     good: str = ""
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
+from dataclasses import replace
 
 from ..archive import MAX_DECOMPRESSED, open_archive
 from ..blobs import BlobReader
@@ -25,7 +27,8 @@ def layers_of_archives(
 ) -> tuple[list[ImageLayers], list[Issue]]:
     """The images of these archives that are whole, and the issues of all. Raises `StoreError`, `Cancelled`.
 
-    An image that lies in several archives counts once, by its first name.
+    An image that lies in several archives counts once, by its first name; where other images have that name too, the beginning of
+    its image ID stands behind it.
     """
     images: dict[Digest, ImageLayers] = {}
     issues: list[Issue] = []
@@ -38,7 +41,12 @@ def layers_of_archives(
                 layers = ArchiveLayers(Budget(MAX_DECOMPRESSED, index.uncompressed_bytes), cancel, frozenset())
                 for image in content.images:
                     found += image.issues
-                    if image.config is None or has_errors(image.issues) or image.config.digest in images:
+                    if image.config is None or has_errors(image.issues):
+                        continue
+                    before = images.get(image.config.digest)
+                    if before is not None:
+                        if image.names and before.name == str(image.config.digest):
+                            images[image.config.digest] = replace(before, name=image.names[0])
                         continue
                     try:
                         images[image.config.digest] = _whole(image, image.config.diff_ids, layers, files)
@@ -47,7 +55,12 @@ def layers_of_archives(
         except ArchiveFault as e:
             found += issues_of(e)
         issues += [each.at(archive=path) for each in found]
-    return list(images.values()), issues
+    names = Counter(image.name for image in images.values())
+    told = [
+        image if names[image.name] == 1 else replace(image, name=f"{image.name} ({image_id.hex[:12]})")
+        for image_id, image in images.items()
+    ]
+    return told, issues
 
 
 def _whole(image: ArchiveImage, diff_ids: Sequence[Digest], layers: ArchiveLayers, files: LayerFiles | None) -> ImageLayers:

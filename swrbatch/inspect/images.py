@@ -8,18 +8,18 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable
+from dataclasses import dataclass
 from functools import partial
 from typing import Any, Final
 
 from ..archive import MAX_CONFIG, MAX_DECOMPRESSED, open_archive
 from ..compression import Compression
 from ..digest import Cancel, Digest
-from ..errors import ArchiveFault, Issue, has_errors
-from ..image import ImageConfig
+from ..errors import ArchiveFault, Issue, fault, has_errors
+from ..image import MAX_TEXT, ImageConfig
 from ..layers import Budget, LayerSource
-from ..redaction import assigned, is_secret, redacted, redacted_words, secret_values
+from ..sizes import format_size
 from ..validate import ArchiveImage, issues_of, read_archive
 from .contents import ArchiveLayers, LayerWalk, at_layer
 from .dive import DiveCount, DiveNumbers
@@ -27,22 +27,28 @@ from .tree import LayerChanges, MergedTree
 
 LARGEST: Final = 10
 """Paths that are named of those that waste bytes."""
+MAX_STEPS: Final = 1_000
+"""Steps of a history that are kept, those aside that made a layer."""
+MAX_TOLD: Final = 64 << 20
+"""Bytes of the configs of an archive's images, each image's own counted: thousands may share a large one, and each shows it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunSettings:
-    """What a config says of how its image is run. Of the environment only names are kept: values may be secrets."""
+    """What a config says of how its image is run. Values of `env` may be secrets: who shows them leaves those out."""
 
     entrypoint: tuple[str, ...] = ()
     cmd: tuple[str, ...] = ()
     user: str = ""
     working_dir: str = ""
-    env_names: tuple[str, ...] = ()
+    env: tuple[tuple[str, str], ...] = ()
     exposed_ports: tuple[str, ...] = ()
     volumes: tuple[str, ...] = ()
     labels: tuple[tuple[str, str], ...] = ()
     healthcheck: tuple[str, ...] = ()
     shell: tuple[str, ...] = ()
+    stop_signal: str = ""
+    on_build: tuple[str, ...] = ()
 
     @classmethod
     def parse(cls, raw: bytes) -> RunSettings:
@@ -58,40 +64,15 @@ class RunSettings:
             cmd=_texts(run.get("Cmd")),
             user=_text(run.get("User")),
             working_dir=_text(run.get("WorkingDir")),
-            env_names=tuple(each.partition("=")[0] for each in _texts(run.get("Env"))),
+            env=tuple((name, value) for name, _, value in (each.partition("=") for each in _texts(run.get("Env")))),
             exposed_ports=tuple(sorted(_keys(run.get("ExposedPorts")))),
             volumes=tuple(sorted(_keys(run.get("Volumes")))),
             labels=tuple(sorted((k, _text(v)) for k, v in labels.items())) if isinstance(labels, dict) else (),
             healthcheck=_texts(health.get("Test")) if isinstance(health, dict) else (),
             shell=_texts(run.get("Shell")),
+            stop_signal=_text(run.get("StopSignal")),
+            on_build=_texts(run.get("OnBuild")),
         )
-
-
-def secret_values_of(raw: bytes) -> tuple[str, ...]:
-    """The values in a config's bytes that look like secrets: of its environment, and of variables in its history."""
-    value = json.loads(raw)
-    run, steps = value.get("config"), value.get("history")
-    texts = [*_texts(run.get("Env"))] if isinstance(run, dict) else []
-    pairs = [(name, text) for name, _, text in (each.partition("=") for each in texts)]
-    for step in steps if isinstance(steps, list) else ():
-        text = step.get("created_by") if isinstance(step, dict) else None
-        pairs += assigned(text) if isinstance(text, str) else ()
-    return secret_values(pairs)
-
-
-def without_secrets(run: RunSettings, values: Sequence[str]) -> RunSettings:
-    """The settings to be shown: what of their commands, labels and names is a secret is hidden."""
-    return replace(
-        run,
-        entrypoint=redacted_words(run.entrypoint, values),
-        cmd=redacted_words(run.cmd, values),
-        healthcheck=redacted_words(run.healthcheck, values),
-        user=redacted(run.user, values),
-        working_dir=redacted(run.working_dir, values),
-        exposed_ports=tuple(redacted(each, values) for each in run.exposed_ports),
-        volumes=tuple(redacted(each, values) for each in run.volumes),
-        labels=tuple((key, "***" if is_secret(key, text) else redacted(text, values)) for key, text in run.labels),
-    )
 
 
 def _text(value: object) -> str:
@@ -109,18 +90,53 @@ def _keys(value: Any) -> tuple[str, ...]:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class InspectedLayer:
-    """A layer. `bytes` is its tar's size, `stored_bytes` that of what is stored; `digest` None where only reading it would tell.
+class HistoryStep:
+    """An entry of a config's history, its texts as written and cut at `MAX_TEXT` characters; they may hold secrets.
 
-    `step` is the history's `created_by`, without secrets; None when the history does not have as many steps as there are layers.
+    `layer` is the layer it made, from 0; None where it made none, or where entries and layers differ in number.
     """
+
+    created: str
+    created_by: str
+    comment: str
+    empty: bool
+    layer: int | None
+
+
+def history_of(raw: bytes, layers: int) -> tuple[tuple[HistoryStep, ...], int]:
+    """The history in a config's bytes, which `ImageConfig` has taken, and how many more steps it has (see `MAX_STEPS`)."""
+    listed = json.loads(raw).get("history")
+    entries = [entry for entry in listed if isinstance(entry, dict)] if isinstance(listed, list) else []
+    made = [entry.get("empty_layer") is not True for entry in entries]
+    fits = sum(made) == layers
+    found, others, number = [], 0, 0
+    for entry, own in zip(entries, made, strict=True):
+        layer = number if own and fits else None
+        number += own
+        others += layer is None
+        if layer is None and others > MAX_STEPS:
+            continue
+        found.append(
+            HistoryStep(
+                created=_text(entry.get("created"))[:MAX_TEXT],
+                created_by=_text(entry.get("created_by"))[:MAX_TEXT],
+                comment=_text(entry.get("comment"))[:MAX_TEXT],
+                empty=not own,
+                layer=layer,
+            )
+        )
+    return tuple(found), len(entries) - len(found)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class InspectedLayer:
+    """A layer. `bytes` is its tar's size, `stored_bytes` that of what is stored; `digest` None where it is not told."""
 
     diff_id: Digest
     digest: Digest | None
     compression: Compression
     bytes: int
     stored_bytes: int
-    step: str | None
     changes: LayerChanges
 
 
@@ -135,10 +151,14 @@ class InspectedImage:
     image_id: Digest
     digest: Digest | None
     architecture: str
+    variant: str
     os: str
     created: str
+    author: str
     docker_version: str
     run: RunSettings
+    history: tuple[HistoryStep, ...]
+    history_left_out: int
     layers: tuple[InspectedLayer, ...]
     total_bytes: int
     final_bytes: int
@@ -189,10 +209,12 @@ def inspect_archive(path: str, wanted: Wanted, cancel: Cancel, *, spool_dir: str
             counts = Counter(layer for image in content.images for layer in set(image.layers))
             shared = frozenset(layer for layer, count in counts.items() if count > 1)
             layers = ArchiveLayers(Budget(MAX_DECOMPRESSED, index.uncompressed_bytes), cancel, shared)
+            told = 0
             for image in content.images:
                 issues += image.issues
                 if not has_errors(image.issues):
                     try:
+                        told = _told(image, told)
                         images.append(_inspect_image(image, layers, wanted))
                     except ArchiveFault as e:
                         issues.append(e.issue.at(image_index=image.index))
@@ -200,6 +222,15 @@ def inspect_archive(path: str, wanted: Wanted, cancel: Cancel, *, spool_dir: str
         issues += issues_of(e)
     located = tuple(each.at(archive=path) for each in issues)
     return Inspection(source=path, format=form, images=tuple(images), issues=located)
+
+
+def _told(image: ArchiveImage, before: int) -> int:
+    """Bytes of the configs up to this image. Raises metadata-too-large."""
+    size = before + (image.config.size if image.config is not None else 0)
+    if size > MAX_TOLD:
+        shown, limit = format_size(size, beside=MAX_TOLD), format_size(MAX_TOLD)
+        raise fault("metadata-too-large", name="the configs of the images so far", size=shown, limit=limit)
+    return size
 
 
 def _inspect_image(image: ArchiveImage, layers: ArchiveLayers, wanted: Wanted) -> InspectedImage:
@@ -250,9 +281,6 @@ def merge(
     """Read the layers, lowest first. Raises an `ArchiveFault` located at the layer (`place`)."""
     tree = MergedTree(keep_files=wanted.files)
     dive = DiveCount() if wanted.dive else None
-    secret = secret_values_of(raw_config)
-    steps = [redacted(step, secret) for step in config.created_by()]
-    told = len(steps) == len(layers)
     found = []
     for position, layer in enumerate(layers):
         try:
@@ -266,19 +294,24 @@ def merge(
                 compression=layer.compression,
                 bytes=size,
                 stored_bytes=layer.stored_bytes,
-                step=steps[position] if told else None,
                 changes=changes,
             )
         )
+    value = json.loads(raw_config)
+    history, left_out = history_of(raw_config, len(layers))
     return InspectedImage(
         names=names,
         image_id=config.digest,
         digest=digest,
         architecture=config.architecture,
+        variant=_text(value.get("variant"))[:MAX_TEXT],
         os=config.os,
         created=config.created,
+        author=_text(value.get("author"))[:MAX_TEXT],
         docker_version=config.docker_version,
-        run=without_secrets(RunSettings.parse(raw_config), secret),
+        run=RunSettings.parse(raw_config),
+        history=history,
+        history_left_out=left_out,
         layers=tuple(found),
         total_bytes=tree.total_bytes,
         final_bytes=tree.final_bytes,

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 _RunId = Annotated[str, "the run, as in `dedupe`"]
-_Images = Annotated[tuple[str, ...], "names of the images, each by its first"]
+_Images = Annotated[tuple[str, ...], "names of the images, each by its first; its image ID behind it where two have one name"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

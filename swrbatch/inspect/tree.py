@@ -39,7 +39,7 @@ Action = Literal["added", "changed", "deleted"]
 
 @dataclass(frozen=True, slots=True)
 class FileChange:
-    """What a layer did to a path that is no folder. `size` in bytes: of the file it added, 0 for a deleted one."""
+    """What a layer did to a path that is no folder. `size` in bytes: of the file that it set, of a deleted one what it had."""
 
     action: Action
     path: str
@@ -157,7 +157,7 @@ class MergedTree:
         self._clear()
 
     def _clear(self) -> None:
-        self._removed: set[str] = set()  # paths of lower files that this layer replaced or deleted
+        self._removed: dict[str, int] = {}  # lower files that this layer replaced or deleted: path, bytes
         self._present = 0  # files that this layer set and that are still there
         self._file_bytes = self._removed_bytes = self._dangling = 0
         self._set: set[str] = set()
@@ -271,11 +271,11 @@ class MergedTree:
         )
 
     def _changes(self, replaced: set[str]) -> Iterator[FileChange]:
-        for path in sorted(self._set | self._removed):
+        for path in sorted(self._set | self._removed.keys()):
             node = self._find(path.split("/"))
             if not isinstance(node, _File):
                 if path in self._removed:
-                    yield FileChange("deleted", path, 0)
+                    yield FileChange("deleted", path, self._removed[path])
             else:
                 yield FileChange("changed" if path in replaced else "added", path, node.size)
 
@@ -414,7 +414,7 @@ class MergedTree:
     def _lose(self, file: _File, path: str) -> None:
         """A name is gone; with the last one the bytes are wasted."""
         if file.layer < self._layer:
-            self._removed.add(path)
+            self._removed[path] = file.size
         else:
             self._present -= 1
         if file.inode is not None:

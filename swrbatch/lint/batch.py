@@ -101,16 +101,24 @@ class OpenArchives:
     """Archives by path, opened when they are needed and closed when too many are open. Use as a context manager.
 
     What can be read only once (standard input, a FIFO) stays open; its file is hashed where `hash_once` says so. Of a compressed
-    archive the spool lies in `spool_dir`, and no more than `limit` bytes are decompressed.
+    archive the spool lies in `spool_dir`, and no more than `limit` bytes are decompressed. `start` is what was read of standard
+    input before.
     """
 
     def __init__(
-        self, cancel: Cancel, spool_dir: str | None = None, limit: int = MAX_DECOMPRESSED, *, hash_once: bool = False
+        self,
+        cancel: Cancel,
+        spool_dir: str | None = None,
+        limit: int = MAX_DECOMPRESSED,
+        *,
+        hash_once: bool = False,
+        start: bytes = b"",
     ) -> None:
         self._cancel = cancel
         self._spool_dir = spool_dir
         self.limit = limit
         self._hash_once = hash_once
+        self._start = start
         self._open: OrderedDict[str, tuple[ExitStack, ArchiveIndex, ArchiveContent]] = OrderedDict()
 
     def __enter__(self) -> OpenArchives:
@@ -129,7 +137,12 @@ class OpenArchives:
         hash_file = self._hash_once and not _repeatable(path)
         with ExitStack() as stack:
             opened = open_archive(
-                path, spool_dir=self._spool_dir, max_decompressed=self.limit, hash_file=hash_file, cancel=self._cancel
+                path,
+                spool_dir=self._spool_dir,
+                max_decompressed=self.limit,
+                hash_file=hash_file,
+                cancel=self._cancel,
+                start=self._start if path == "-" else b"",
             )
             index = stack.enter_context(opened)
             content = read_archive(index, self._cancel)

@@ -70,6 +70,10 @@ CAUSES: Final[Mapping[str, Texts]] = MappingProxyType(
             "The cache would speed up the next install on this machine; in a layer there is no next one.",
             "缓存只能加快同一机器上的下一次安装，而在镜像层中没有下一次。",
         ),
+        "yarn-cache": (
+            "yarn keeps each package that it fetched; what is installed is in node_modules, and the second copy is never read.",
+            "yarn会保留下载的每个软件包；安装的内容在node_modules中，第二份不会再被读取。",
+        ),
         "general-base": (
             "A whole distribution brings packages that the program never uses: more to pull, and more to patch.",
             "完整的发行版带有程序用不到的软件包：下载更多，需要修补的漏洞也更多。",
@@ -171,6 +175,11 @@ CAUSES: Final[Mapping[str, Texts]] = MappingProxyType(
             "In a registry of thousands of images nothing tells whose this one is, what it was built of, and "
             "whether it may be deleted.",
             "在有上千镜像的仓库中，无法得知该镜像属于谁、由什么构建、能否删除。",
+        ),
+        "label-key": (
+            "Tools look labels up by their key: one in another spelling, or in a name space that is Docker's, is not found or"
+            " means something else.",
+            "工具按键查找标签：写法不同的键，或占用Docker保留命名空间的键，会找不到或另有含义。",
         ),
         "maintainer": (
             "It holds one name and no key; tools read labels, and new builders warn about it.",

@@ -15,9 +15,17 @@ from .images import split_image
 from .instructions import Instruction, Pair
 from .packages import bare, installs, language_install, package_calls
 from .rule import Hit, Level, hit, rule
+from .words import unquote
 
 _TAR: Final = re.compile(r"\.(tar|tgz|tbz2?|txz|tar\.(gz|bz2|xz|zst|lz|lzma|Z))$", re.IGNORECASE)
 _URL: Final = re.compile(r"(https?|ftp)://|git@|git://", re.IGNORECASE)
+# Docker's guidelines for the keys of labels: what they must not be, and why.
+_LABEL_KEYS: Final = (
+    (re.compile(r"^(com\.docker|io\.docker|org\.dockerproject)\."), "the name space is Docker's own", "该命名空间由Docker保留"),
+    (re.compile(r"[^a-z0-9.-]"), "only lower-case letters, digits, . and - stand in it", "只能包含小写字母、数字、.和-"),
+    (re.compile(r"^[.-]|[.-]$"), "it begins and ends with a letter or a digit", "必须以字母或数字开头和结尾"),
+    (re.compile(r"\.\.|--"), "no . and no - stands twice in a row", ".和-不能连续出现"),
+)
 
 
 @rule(
@@ -353,6 +361,23 @@ def maintainer(build: Build) -> Iterator[Hit]:
 
 
 @rule(
+    "label-key", 15, Level.INFO,
+    ("the LABEL {key} is no key as Docker recommends it: {fault}", "LABEL的键{key}不符合Docker的建议：{fault_zh}"),
+    ("write a key of lower-case letters, digits, single . and - below a domain of your own: com.example.version",
+     "使用自己域名下由小写字母、数字、单个.和-组成的键：com.example.version"),
+    bad='FROM node:22\nLABEL Build_Version="0.0.1-beta"\n',
+    good='FROM node:22\nLABEL com.example.build-version="0.0.1-beta"\n',
+)  # fmt: skip
+def label_key(build: Build) -> Iterator[Hit]:
+    for found in build.file.instructions:
+        for pair in found.pairs if found.keyword == "LABEL" else ():
+            key = unquote(pair.key)
+            told = next((told for pattern, *told in _LABEL_KEYS if pattern.search(key)), None)
+            if told is not None and "$" not in key:
+                yield hit(found, key=key, fault=told[0], fault_zh=told[1])
+
+
+@rule(
     "missing-dockerignore", 17, Level.WARNING,
     ("the whole folder is copied and {reason}", "复制了整个目录，而{reason_zh}"),
     ("write a .dockerignore beside the Dockerfile with the line .git/", "在Dockerfile旁编写.dockerignore文件，包含一行.git/"),
@@ -374,5 +399,5 @@ def missing_dockerignore(build: Build) -> Iterator[Hit]:
 
 RULES: Final = (
     floating_tag, add_local, add_url, copy_before_install, undefined_variable, legacy_env, secret_in_build, invalid_port, ssh_port, missing_expose,
-    database_without_volume, write_below_volume, missing_label, maintainer, missing_dockerignore,
+    database_without_volume, write_below_volume, missing_label, label_key, maintainer, missing_dockerignore,
 )  # fmt: skip

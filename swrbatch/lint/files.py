@@ -18,6 +18,7 @@ from ..errors import UsageError, printable
 from ..manifests import MAX_FILE
 from ..manifests import SUFFIXES as MANIFESTS
 from ..sources import SUFFIXES as ARCHIVES
+from ..sources import standard_input
 from .build import Context
 from .dockerfile import MAX_BYTES, parse_dockerfile
 
@@ -31,15 +32,25 @@ _WORKLOAD: Final = re.compile(rb"^[ \t{,-]*[\"']?kind[\"']?[ \t]*:[ \t]*[\"']?" 
 _KIND: Final = re.compile(rb"(?<![\w-])kind[\"']?\s*:\s*(?:!!?\w*\s+)?[\"']?" + _POD + rb"\b|\?[ \t]+[\"']?kind\b")
 _UTF16: Final = (b"\xff\xfe", b"\xfe\xff")
 _SCRIPT_BYTES: Final = 1 << 18
+_TAR_HEADER: Final = 512
+_MOST: Final = max(MAX_BYTES, MAX_FILE)
 
 
 @dataclass(frozen=True, slots=True)
 class LintFile:
-    """A file to be linted; `searched` tells that it was found below a folder and not named."""
+    """A file to be linted; `searched` tells that it was found below a folder and not named.
+
+    Of standard input (`-`) `start` is what was read of it: all of a text, the beginning of an archive.
+    """
 
     kind: Kind
     path: str
     searched: bool
+    start: bytes = b""
+
+    def read(self, size: int) -> bytes:
+        """The first bytes of a text."""
+        return self.start[:size] if self.path == "-" else read_start(self.path, size)
 
 
 def lint_files(paths: Iterable[str], cancel: Cancel) -> list[LintFile]:
@@ -50,17 +61,34 @@ def lint_files(paths: Iterable[str], cancel: Cancel) -> list[LintFile]:
     A file that is named itself counts as named, also where a folder holds it.
     """
     found: dict[str, LintFile] = {}
-    for path in paths:
-        for file in _files(path, cancel):
+    for path in dict.fromkeys(paths):
+        for file in [_standard_input(cancel)] if path == "-" else _files(path, cancel):
             real = os.path.realpath(file.path) if file.path != "-" else file.path
             before = found.get(real)
             found[real] = file if before is None else replace(before, searched=before.searched and file.searched)
     return list(found.values())
 
 
+def _standard_input(cancel: Cancel) -> LintFile:
+    """What comes in, told by its beginning: a text is read to its end, of an archive no more than that."""
+    start = bytearray()
+    told = False
+    for piece in standard_input(cancel):
+        start += piece
+        if not told and len(start) >= _TAR_HEADER:
+            told = True
+            if _is_archive(bytes(start[:_TAR_HEADER]), "-"):
+                break
+        if len(start) > _MOST:
+            break
+    data = bytes(start)
+    kind = _kind_of(data, "-")
+    if kind is None:
+        raise UsageError("standard input is no archive, no Dockerfile (it has no FROM) and no workload")
+    return LintFile(kind, "-", False, data)
+
+
 def _files(path: str, cancel: Cancel) -> list[LintFile]:
-    if path == "-":
-        return [LintFile("archive", path, False)]
     if os.path.isdir(path):
         kinds = ((file, _kind_of(_start_of(file), file)) for file in _walk(path, cancel))
         searched = [LintFile(kind, file, True) for file, kind in kinds if kind is not None]
@@ -81,13 +109,17 @@ def _files(path: str, cancel: Cancel) -> list[LintFile]:
     return [LintFile(kind, path, False)]
 
 
+def _is_archive(data: bytes, name: str) -> bool:
+    # An old tar has no mark of its own: then its name must do. A text that has the mark by chance, or on purpose, has no zeros.
+    tar = b"\0" in data[:4096] and (data[257:262] == b"ustar" or name.lower().endswith(ARCHIVES))
+    return tar or sniff(data[:6]) is not Compression.NONE
+
+
 def _kind_of(data: bytes, path: str) -> Kind | None:
     """What a file is by its first bytes; its name only decides between two kinds of text."""
     name = os.path.basename(path)
     binary = b"\0" in data[:4096]
-    # An old tar has no mark of its own: then its name must do. A text that has the mark by chance, or on purpose, has no zeros.
-    tar = binary and (data[257:262] == b"ustar" or name.lower().endswith(ARCHIVES))
-    if tar or sniff(data[:6]) is not Compression.NONE:
+    if _is_archive(data, name):
         return "archive"
     if name.lower().endswith(MANIFESTS):
         text = data.decode("utf-16", "ignore").encode() if data.startswith(_UTF16) else data
@@ -98,7 +130,8 @@ def _kind_of(data: bytes, path: str) -> Kind | None:
         return None
     if _FROM.search(data) or (_NAME.fullmatch(name) and any(f.keyword == "FROM" for f in parse_dockerfile(data).instructions)):
         return "dockerfile"
-    return "workload" if _WORKLOAD.search(data) else None
+    # Standard input has no name that tells a manifest: it may be one in a single line.
+    return "workload" if (_KIND if name == "-" else _WORKLOAD).search(data) else None
 
 
 def _walk(folder: str, cancel: Cancel) -> Iterator[str]:
@@ -122,7 +155,7 @@ def _start_of(path: str) -> bytes:
 
 
 def read_start(path: str, size: int = MAX_BYTES + 1) -> bytes:
-    """The first bytes of a file (one more than a Dockerfile may have at most). UsageError if it cannot be read."""
+    """The first bytes of a file. UsageError if it cannot be read."""
     try:
         if not stat.S_ISREG(os.stat(path).st_mode):
             raise UsageError(f"{printable(path)} is no regular file")

@@ -11,11 +11,11 @@ from typing import Final
 
 from ..redaction import is_secret
 from . import file_rules, package_rules, run_rules
-from .history import Step
 from .images import split_image
 from .rule import ImageForm, ImageHit, Level, Rule, image_form, image_hit, image_rule
 from .shell import commands_of, plain_command, script_of
 from .started import started_names
+from .steps import Step
 from .view import ImageView
 
 _KEYWORDS: Final = {
@@ -157,8 +157,8 @@ def drops_privileges(view: ImageView) -> bool:
              "在运行时传入或用RUN --mount=type=secret传给构建，重新构建镜像，并更换该密钥"),
 )  # fmt: skip
 def secret_in_build(view: ImageView) -> Iterator[ImageHit]:
-    known = set(view.base.head.environment) if view.base.head is not None else set()
-    final = {pair for pair in view.head.environment if is_secret(*pair)}
+    known = set(view.base.head.run.env) if view.base.head is not None else set()
+    final = {pair for pair in view.run.env if is_secret(*pair)}
     for name, _ in sorted(final - known):
         yield image_hit("config.Env", mark=name, keyword="ENV", name=name)
     told: set[tuple[str, str, str]] = set()

@@ -6,14 +6,15 @@ import json
 import os
 import xml.etree.ElementTree as ET
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import asdict
 from typing import Any, Final
 from urllib.parse import quote
 
-from ..errors import Lang, UsageError, printable, to_json_text
+from ..errors import Issue, Lang, UsageError, plain, printable, to_json_text
 from .catalog import RULES
-from .rule import Finding, Level, Rule
+from .causes import CAUSES
+from .rule import Finding, Level, Rule, spelled_alike
 from .targets import LintResult
 
 _SCHEMA: Final = "https://json.schemastore.org/sarif-2.1.0.json"
@@ -53,33 +54,58 @@ def read_baseline(path: str) -> frozenset[str]:
         raise UsageError(f"the baseline {printable(path)} is no result of swrbatch lint --format json") from e
 
 
-def to_sarif(findings: Sequence[Finding], language: Lang, version: str) -> str:
-    """One run; every rule of ours stands in it with its help and examples, found or not."""
+def to_sarif(result: LintResult, language: Lang, version: str) -> str:
+    """One run; every rule of ours stands in it with its help and examples, found or not.
+
+    What could not be read is a notification of the run's invocation, which then was not successful.
+    """
     index = {one.id: at for at, one in enumerate(RULES)}
-    driver = {"name": "swrbatch", "version": version, "rules": [_sarif_rule(one, language) for one in RULES]}
-    results = [_sarif_result(one, index[one.rule], language) for one in findings]
-    run = {"tool": {"driver": driver}, "columnKind": "unicodeCodePoints", "results": results}
+    run = {
+        "tool": {"driver": {"name": "swrbatch", "version": version, "rules": [_sarif_rule(one, language) for one in RULES]}},
+        "invocations": [
+            {
+                "executionSuccessful": not result.failed,
+                "toolExecutionNotifications": [_sarif_notification(one, language) for one in result.issues],
+            }
+        ],
+        "columnKind": "unicodeCodePoints",
+        "results": [_sarif_result(one, index[one.rule], language) for one in result.counting],
+    }
     return to_json_text({"$schema": _SCHEMA, "version": "2.1.0", "runs": [run]})
 
 
 def _sarif_rule(one: Rule, language: Lang) -> dict[str, Any]:
     kind = "yaml" if one.workload is not None else "dockerfile"
-    markdown = f"{one.remedy(language)}\n\nBad:\n\n```{kind}\n{one.bad}```\n\nGood:\n\n```{kind}\n{one.good}```\n"
+    bad, good, colon = ("反例", "正例", "：") if language == "zh" else ("Bad", "Good", ":")
+    examples = "\n\n".join(f"{name}{colon}\n\n```{kind}\n{text}```" for name, text in ((bad, one.bad), (good, one.good)))
+    remedy, heading = plain(one.remedy(language)), one.heading(language)
+    practice = [f"practice-{one.practice}"] if one.practice else []
     return {
         "id": one.id,
         "name": "".join(word.capitalize() for word in one.id.split("-")),
-        "shortDescription": {"text": one.text(language)},
-        "fullDescription": {"text": f"{one.text(language)} ({one.section})"},
-        "help": {"text": one.remedy(language), "markdown": markdown},
+        "shortDescription": {"text": plain(one.text(language))},
+        "fullDescription": {"text": CAUSES[one.id][language == "zh"] + (f" ({heading})" if heading else "")},
+        "help": {"text": remedy, "markdown": f"{remedy}\n\n{examples}\n"},
         "defaultConfiguration": {"level": _SARIF[one.level]},
-        "properties": {"tags": [*one.forms, f"practice-{one.practice}"]},
+        "properties": {"tags": [*one.forms, *practice]},
+    }
+
+
+def _sarif_notification(one: Issue, language: Lang) -> dict[str, Any]:
+    return {
+        "descriptor": {"id": one.code},
+        "level": "error" if one.is_error else "warning",
+        "message": {"text": f"{one.text(language)} {one.remedy(language)}"},
+        "locations": [{"physicalLocation": {"artifactLocation": {"uri": _uri(one.archive)}}}],
     }
 
 
 def _sarif_result(one: Finding, index: int, language: Lang) -> dict[str, Any]:
     place: dict[str, Any] = {"physicalLocation": _sarif_lines(one)}
+    told: dict[str, Any] = {"bytes": one.bytes} if one.bytes is not None else {}
     if one.image:
-        place = {"physicalLocation": {"artifactLocation": {"uri": _uri(one)}}, "logicalLocations": _sarif_logical(one)}
+        told |= {"step": one.snippet} if one.snippet else {}
+        place = {"physicalLocation": {"artifactLocation": {"uri": _uri(one.path)}}, "logicalLocations": _sarif_logical(one)}
     return {
         "ruleId": one.rule,
         "ruleIndex": index,
@@ -87,19 +113,19 @@ def _sarif_result(one: Finding, index: int, language: Lang) -> dict[str, Any]:
         "message": {"text": f"{one.text(language)}. {one.remedy(language)}"},
         "locations": [place],
         "partialFingerprints": {"swrbatchFinding/v1": one.fingerprint},
-        **({"properties": {"bytes": one.bytes}} if one.bytes is not None else {}),
+        **({"properties": told} if told else {}),
     }
-
-
-def _uri(one: Finding) -> str:
-    """The path as a URI; a name that is not UTF-8 keeps its bytes."""
-    return quote(os.fsencode(one.path))
 
 
 def _sarif_lines(one: Finding) -> dict[str, Any]:
     region = {"startLine": one.line, "endLine": one.end_line}
     context = {**region, "snippet": {"text": one.snippet}}
-    return {"artifactLocation": {"uri": _uri(one)}, "region": region, "contextRegion": context}
+    return {"artifactLocation": {"uri": _uri(one.path)}, "region": region, "contextRegion": context}
+
+
+def _uri(path: str) -> str:
+    """The path as a URI; a name that is not UTF-8 keeps its bytes."""
+    return quote(os.fsencode(spelled_alike(path)))
 
 
 def _sarif_logical(one: Finding) -> list[dict[str, str]]:
@@ -114,7 +140,7 @@ def _sarif_logical(one: Finding) -> list[dict[str, str]]:
 
 
 def to_gitlab(findings: Iterable[Finding], language: Lang) -> str:
-    """A code quality report: a list of issues."""
+    """A code quality report: a list of issues. GitLab shows one where its path is that of the repository's file, with no `./`."""
     return to_json_text(
         [
             {
@@ -122,7 +148,7 @@ def to_gitlab(findings: Iterable[Finding], language: Lang) -> str:
                 "check_name": one.rule,
                 "fingerprint": one.fingerprint,
                 "severity": _GITLAB[one.level],
-                "location": {"path": one.path, "lines": {"begin": one.line, "end": one.end_line}},
+                "location": {"path": spelled_alike(one.path), "lines": {"begin": one.line, "end": one.end_line}},
             }
             for one in findings
         ]

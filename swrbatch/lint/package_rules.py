@@ -9,6 +9,7 @@ from .build import Build, Stage, Step
 from .images import DISTRIBUTIONS, split_image
 from .packages import bare, cleaned, installs, language_install, package_calls, upgrades
 from .rule import Hit, Level, hit, rule
+from .shell import Command
 
 _SERVICES: Final = {
     "ssh": "ssh", "openssh-server": "ssh", "openssh": "ssh", "mysql": "mysql", "mysql-server": "mysql", "mariadb-server": "mysql", "mariadb": "mysql",
@@ -193,6 +194,35 @@ def pip_cache(build: Build) -> Iterator[Hit]:
 
 
 @rule(
+    "yarn-cache", 5, Level.INFO,
+    ("yarn leaves its cache in the layer", "yarn在镜像层中留下缓存"),
+    ("end the same RUN with: yarn cache clean, or mount a cache", "在同一条RUN指令末尾执行：yarn cache clean，或挂载缓存"),
+    bad="FROM node:22\nCOPY package.json yarn.lock ./\nRUN yarn install --frozen-lockfile\n",
+    good="FROM node:22\nCOPY package.json yarn.lock ./\nRUN yarn install --frozen-lockfile && yarn cache clean\n",
+)  # fmt: skip
+def yarn_cache(build: Build) -> Iterator[Hit]:
+    for stage in build.shipped:
+        for step in stage.steps:
+            commands = step.commands or ()
+            mounted = any(flag.name == "mount" and "type=cache" in (flag.value or "") for flag in step.instruction.flags)
+            cleaned_at = max((c.offset for c in commands if _cleans_yarn(c)), default=-1)
+            for command in commands:
+                if _fills_yarn(command) and not mounted and command.offset > cleaned_at:
+                    yield hit(step.instruction, line=step.line_of(command))
+                    break
+
+
+def _fills_yarn(command: Command) -> bool:
+    return command.name == "yarn" and (language_install(command) != "" or command.operands[:1] in (("add",), ("global",)))
+
+
+def _cleans_yarn(command: Command) -> bool:
+    if command.name == "rm":
+        return any(".cache" in word or word.rstrip("/*").endswith("/yarn") for word in command.operands)
+    return command.name == "yarn" and command.operands[:2] == ("cache", "clean")
+
+
+@rule(
     "general-base", 6, Level.INFO,
     ("{base} is a general distribution and only {runtime} is needed on it", "{base}是通用发行版，而这里只需要{runtime}"),
     ("start from an image of {runtime}, its alpine or slim variant if it fits", "改用{runtime}镜像作为基础镜像，合适时选用alpine或slim版本"),
@@ -214,5 +244,5 @@ def _general(stage: Stage) -> Iterator[Hit]:
 
 
 RULES: Final = (
-    several_services, package_upgrade, update_alone, mixed_frequency, consecutive_runs, package_leftovers, pip_cache, general_base,
+    several_services, package_upgrade, update_alone, mixed_frequency, consecutive_runs, package_leftovers, pip_cache, yarn_cache, general_base,
 )  # fmt: skip

@@ -7,7 +7,9 @@ Kubernetes workload.
 from __future__ import annotations
 
 import enum
+import functools
 import hashlib
+import os
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from types import MappingProxyType
@@ -111,7 +113,7 @@ class ImageForm:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Rule:
-    """A rule: `practice` counts the guide's section 8.1 (1 to 17; 0: none of them).
+    """A rule: `practice` counts the guide's section 8.1 (1 to 17; 0: none of them). `section` is number and heading in the guide.
 
     `bad` and `good` are whole Dockerfiles, also of a rule that looks at the image built from them, or whole manifests of a
     workload. A form that is None does not exist.
@@ -142,6 +144,16 @@ class Rule:
 
     def remedy(self, language: Lang) -> str:
         return self.way_out_zh if language == "zh" else self.way_out
+
+    def heading(self, language: Lang) -> str:
+        """Where the guide has it: `8.1 no. 4: a specific tag`; "" for what it does not speak of."""
+        number = self.section.partition(" ")[0]
+        if self.practice:
+            count = f"{number}第{self.practice}项：" if language == "zh" else f"{number} no. {self.practice}: "
+            return count + PRACTICES[self.practice][language == "zh"]
+        if not number:
+            return ""
+        return f"{number} {CHAPTERS[number][1]}" if language == "zh" else f"{number}: {CHAPTERS[number][0]}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -179,45 +191,67 @@ class Finding:
 
     @property
     def location(self) -> str:
-        """Where, for people: `Dockerfile:3`, `FILE.tar team/app:1 etc/passwd`."""
+        """Where, for people: `Dockerfile:3`, `FILE.tar team/app:1 etc/passwd`; of a store's image the full name alone."""
         if not self.image:
             return f"{printable(self.path)}:{self.line}"
-        parts = (self.path if self.path != self.image else "", self.image, self.place)
+        parts = ("" if f"/{self.image}".endswith(f"/{self.path}") else self.path, self.image, self.place)
         return " ".join(printable(part) for part in parts if part)
 
 
-def fingerprint(*parts: str) -> str:
+def spelled_alike(path: str) -> str:
+    """A path, however it was spelled: from the working folder on where it lies below that (`./a`, `/work/b/../a`: `a`)."""
+    try:
+        return _from_here(path, os.getcwd())
+    except FileNotFoundError:  # the working folder is gone
+        return os.path.normpath(path)
+
+
+@functools.lru_cache
+def _from_here(path: str, here: str) -> str:
+    relative = os.path.relpath(path, here) if path else ""
+    return os.path.normpath(path) if relative.split(os.sep, 1)[0] == os.pardir else relative
+
+
+def fingerprint(rule: str, path: str, *parts: str) -> str:
     """What tells a finding from others from run to run: a hash of its place."""
     # Names are an image's own: none may hold what parts them, and so pass for another place.
-    return hashlib.sha256("\0".join(part.replace("\0", "\\0") for part in parts).encode("utf-8", "replace")).hexdigest()
+    parts = tuple(part.replace("\0", "\\0") for part in (rule, spelled_alike(path), *parts))
+    return hashlib.sha256("\0".join(parts).encode("utf-8", "replace")).hexdigest()
 
 
 Texts = tuple[str, str]  # English and Chinese
-# The headings of the guide's section 8.1, in order; 0 stands for what the section does not name.
-PRACTICES: tuple[str, ...] = (
-    "",
-    "一个容器只运行一个进程",
-    "不要在构建中升级版本",
-    "将变化频率一样的RUN指令合一",
-    "使用特定的标签",
-    "删除多余文件",
-    "选择合适的基础镜像",
-    "设置WORKDIR和CMD",
-    "使用ENTRYPOINT（可选）",
-    "ENTRYPOINT脚本中使用exec",
-    "优先使用COPY",
-    "合理调整COPY与RUN的顺序",
-    "设置默认的环境变量、映射端口和数据库逻辑卷",
-    "使用EXPOSE暴露端口",
-    "使用VOLUME管理数据库逻辑卷",
-    "使用LABEL设置镜像元数据",
-    "添加HEALTHCHECK",
-    "编写.dockerignore文件",
+# The headings of the guide's section 8.1 in English and, as the guide has them, in Chinese; 0 stands for what it does not name.
+PRACTICES: tuple[Texts, ...] = (
+    ("", ""),
+    ("one process a container", "一个容器只运行一个进程"),
+    ("no upgrades in the build", "不要在构建中升级版本"),
+    ("RUNs that change together are one", "将变化频率一样的RUN指令合一"),
+    ("a specific tag", "使用特定的标签"),
+    ("no files left over", "删除多余文件"),
+    ("a fitting base image", "选择合适的基础镜像"),
+    ("WORKDIR and CMD", "设置WORKDIR和CMD"),
+    ("ENTRYPOINT (optional)", "使用ENTRYPOINT（可选）"),
+    ("exec in the ENTRYPOINT's script", "ENTRYPOINT脚本中使用exec"),
+    ("COPY before ADD", "优先使用COPY"),
+    ("the order of COPY and RUN", "合理调整COPY与RUN的顺序"),
+    ("default variables, ports and volumes", "设置默认的环境变量、映射端口和数据库逻辑卷"),
+    ("EXPOSE for ports", "使用EXPOSE暴露端口"),
+    ("VOLUME for data", "使用VOLUME管理数据库逻辑卷"),
+    ("LABEL for metadata", "使用LABEL设置镜像元数据"),
+    ("HEALTHCHECK", "添加HEALTHCHECK"),
+    ("a .dockerignore file", "编写.dockerignore文件"),
+)
+# Of the sections as such.
+CHAPTERS: Mapping[str, Texts] = MappingProxyType(
+    {
+        "8.1": ("how to write an efficient Dockerfile", "编写高效的Dockerfile"),
+        "9.4.1": ("CCE cannot pull, as not logged in", "为什么CCE工作负载拉取SWR内的镜像异常，且提示为“未登录”？"),
+    }
 )
 
 
 def _section(practice: int) -> str:
-    return f"8.1 {PRACTICES[practice]}".strip()
+    return f"8.1 {PRACTICES[practice][1]}".strip()
 
 
 def rule(id: str, practice: int, level: Level, message: Texts, way_out: Texts, *, bad: str, good: str) -> Callable[[Check], Rule]:

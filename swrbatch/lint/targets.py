@@ -13,7 +13,8 @@ from ..errors import Issue, has_errors
 from ..manifests import MAX_FILE
 from .catalog import RULES
 from .check import lint_dockerfile, lint_workloads
-from .files import LintFile, context_of, lint_files, read_start
+from .dockerfile import MAX_BYTES
+from .files import LintFile, context_of, lint_files
 from .rule import Finding, Rule
 from .workload import parse_workloads, with_surroundings
 from .workload_rules import HOSTS
@@ -58,26 +59,29 @@ class LintResult:
 
 
 def lint_paths(paths: Sequence[str], options: LintOptions, cancel: Cancel) -> LintResult:
-    """Lint files, and what folders hold: Dockerfiles, archives, workloads.
+    """Lint files (`-`: standard input), and what folders hold: Dockerfiles, archives, workloads.
 
     An archive that cannot be read is an issue. Raises `UsageError` for a path that holds nothing to lint, `StoreError` when the
     disk of a spool is full, `Cancelled`.
     """
     found = lint_files(paths, cancel)
-    manifests = tuple(file.path for file in found if file.kind == "workload")
-    parsed = [parse_workloads(read_start(path, MAX_FILE + 1), path, cancel) for path in manifests]
+    manifests = [file for file in found if file.kind == "workload"]
+    parsed = [parse_workloads(file.read(MAX_FILE + 1), file.path, cancel) for file in manifests]
+    workloads = lint_workloads(with_surroundings(parsed, options.registries), options.rules)
     return joined(
         [
-            *(_dockerfile(file.path, options.rules, cancel) for file in found if file.kind == "dockerfile"),
-            LintResult(files=manifests, findings=lint_workloads(with_surroundings(parsed, options.registries), options.rules)),
+            *(_dockerfile(file, options.rules, cancel) for file in found if file.kind == "dockerfile"),
+            LintResult(files=tuple(file.path for file in manifests), findings=workloads),
             _archives([file for file in found if file.kind == "archive"], options, cancel),
         ]
     )
 
 
-def _dockerfile(path: str, rules: Sequence[Rule], cancel: Cancel) -> LintResult:
+def _dockerfile(file: LintFile, rules: Sequence[Rule], cancel: Cancel) -> LintResult:
+    """A Dockerfile of standard input has the working folder as its context, as with `docker build -f - .`."""
     cancel.check()
-    return LintResult(files=(path,), findings=lint_dockerfile(read_start(path), path, context_of(path), rules))
+    found = lint_dockerfile(file.read(MAX_BYTES + 1), file.path, context_of(file.path), rules)
+    return LintResult(files=(file.path,), findings=found)
 
 
 def _archives(found: Sequence[LintFile], options: LintOptions, cancel: Cancel) -> LintResult:
@@ -85,7 +89,8 @@ def _archives(found: Sequence[LintFile], options: LintOptions, cancel: Cancel) -
         return LintResult()
     from .batch import OpenArchives, lint_archives  # the store behind it is slow to import, and Dockerfiles need none
 
-    with OpenArchives(cancel) as archives:
+    start = next((file.start for file in found if file.path == "-"), b"")
+    with OpenArchives(cancel, start=start) as archives:
         linted = lint_archives([file.path for file in found], options.rules, options.today, archives, cancel)
     searched = {file.path for file in found if file.searched}
     none = {issue.archive for issue in linted.issues if issue.archive in searched and issue.code in _NO_IMAGES}

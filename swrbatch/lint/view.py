@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import datetime
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -14,10 +13,10 @@ from ..digest import Digest
 from ..image import ImageConfig
 from ..inspect.images import RunSettings
 from ..inspect.tree import MergedTree, TreeFile, path_parts
-from ..redaction import secret_values
 from .build import Build
-from .history import History, Step, build_of, read_history
+from .history import build_of
 from .layer_contents import LayerContents
+from .steps import History, Step, read_history, secrets_of
 
 SHELLS: Final = ("sh", "bash", "ash", "dash")
 MAX_FOLDERS: Final = 1_000
@@ -38,7 +37,6 @@ class ImageHead:
     stored: bool
     config: ImageConfig
     run: RunSettings
-    environment: tuple[tuple[str, str], ...]
     history: History
 
     @property
@@ -49,9 +47,6 @@ class ImageHead:
 
 def image_head(path: str, index: int, names: tuple[str, ...], config: ImageConfig, raw: bytes, *, stored: bool) -> ImageHead:
     """The head of an image from its config's bytes, which `ImageConfig` has taken."""
-    run = json.loads(raw).get("config")
-    listed = run.get("Env") if isinstance(run, dict) else None
-    pairs = (each.partition("=") for each in listed if isinstance(each, str)) if isinstance(listed, list) else ()
     return ImageHead(
         path=path,
         index=index,
@@ -59,7 +54,6 @@ def image_head(path: str, index: int, names: tuple[str, ...], config: ImageConfi
         stored=stored,
         config=config,
         run=RunSettings.parse(raw),
-        environment=tuple((name, value) for name, _, value in pairs),
         history=read_history(raw, len(config.diff_ids)),
     )
 
@@ -164,7 +158,7 @@ class ImageView:
     @cached_property
     def _build(self) -> tuple[Build, tuple[Step | str, ...]]:
         name = self.base.head.name if self.base.head is not None else "base"
-        return build_of(self.history, self.run, self.head.environment, self.base.steps, name)
+        return build_of(self.history, self.run, self.base.steps, name)
 
     @property
     def build(self) -> Build:
@@ -178,9 +172,7 @@ class ImageView:
     @cached_property
     def secrets(self) -> tuple[str, ...]:
         """The values of variables that look like secrets, to be kept out of all texts."""
-        pairs = [*self.head.environment]
-        pairs += [(pair.key, pair.value or "") for step in self.history.steps for pair in (*step.arguments, *step.pairs)]
-        return secret_values(pairs)
+        return secrets_of(self.run.env, self.history.steps)
 
     @cached_property
     def final_secrets(self) -> Mapping[str, int]:
@@ -203,7 +195,7 @@ class ImageView:
         if "/" in word:
             folder = "" if word.startswith("/") else f"{self.run.working_dir}/"
             return self.tree.resolve(folder + word)
-        path = dict(self.head.environment).get("PATH") or _FOLDERS
+        path = dict(self.run.env).get("PATH") or _FOLDERS
         folders = list(dict.fromkeys(path.split(":", MAX_FOLDERS)))[:MAX_FOLDERS]
         found = [self.tree.resolve(f"{folder or self.run.working_dir}/{word}") for folder in folders]
         files = [each for each in found if isinstance(each, TreeFile)]

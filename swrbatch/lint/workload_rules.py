@@ -9,14 +9,14 @@ from typing import Final
 
 from ..errors import printable
 from ..policy import split_name
-from .rule import Hit, Level, workload_rule
+from .rule import CHAPTERS, Hit, Level, workload_rule
 from .workload import Container, Place, PodSpec, WorkloadFile
 
 SECRET: Final = "default-secret"
 """The secret that the cloud's clusters keep for their registry; the guide: the name is fixed."""
 HOSTS: Final = ("swr.*.myhuaweicloud.com",)
 """The registries of the service, as globs."""
-_SECTION: Final = "9.4.1 为什么CCE工作负载拉取SWR内的镜像异常，且提示为“未登录”？"
+_SECTION: Final = f"9.4.1 {CHAPTERS['9.4.1'][1]}"
 _HEAD: Final = "apiVersion: apps/v1\nkind: Deployment\nmetadata:\n  name: nginx\nspec:\n  template:\n    spec:\n"
 _IMAGE: Final = "      containers:\n        - name: nginx\n          image: swr.cn-north-1.myhuaweicloud.com/team/nginx:1.27\n"
 _GOOD: Final = f"{_HEAD}{_IMAGE}      imagePullSecrets:\n        - name: default-secret\n"
