@@ -103,7 +103,7 @@ def cases(number: int, room: Path) -> list[tuple[int, tuple[object, ...]]]:
         (0, ("audit", "reconcile", "--store", "store", "exported")),
         (1, ("audit", "reconcile", "--store", "pushed")),
         (0, ("audit", "verify", "--store", "store")),
-        (0, ("audit", "verify", "traces")),
+        (1, ("audit", "verify", "traces")),  # an official digest file vouches for a trace file that is not among the samples
         (0, ("audit", "verify", "bucket")),
         (1, ("audit", "verify", "--store", "store", "--expect-head", f"1:{'0' * 64}")),
         (0, ("audit", "prune", "--store", "store", "--before", LATER, "--exported-to", "exported", "--dry-run")),
