@@ -69,7 +69,7 @@ class BlobWriter:
     """A temporary file that takes a blob; use as a context manager, `done` makes it a `StagedBlob`.
 
     Whole blocks go past the page cache (O_DIRECT) where the file system can: the blob is to be on the disk before anything refers
-    to it, and nobody reads it until then. Copying it into the cache first costs a processor more than compressing it does.
+    to it, and nobody reads it until then. Through the cache, an import without compression took twice the processor time.
     """
 
     def __init__(self, path: str) -> None:

@@ -199,7 +199,7 @@ class Finding:
 
 
 def spelled_alike(path: str) -> str:
-    """A path, however it was spelled: from the working folder on where it lies below that (`./a`, `/work/b/../a`: `a`)."""
+    """A path, however it was spelled: from the working folder on where it lies below that (`./a`, `b/../a`: `a`)."""
     try:
         return _from_here(path, os.getcwd())
     except FileNotFoundError:  # the working folder is gone
