@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
-import json
 import os
 import shutil
 from collections import deque
@@ -24,36 +23,26 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Final, Literal
 
 from .actors import DEFAULT_ACCOUNT, current_actor
+from .allocation import keep_memory
 from .attempt import Attempt, Decision, LoadResult, LoadRules, OnConflict, Status, with_refusals
 from .compression import Compression
 from .cts import Actor, new_run_id, now_ms
 from .digest import Cancel, Digest
-from .errors import Cancelled, ExitCode, Issue, StoreError, SwrbatchError, UsageError, codes_of, has_errors, issue, printable
+from .errors import Cancelled, ExitCode, Issue, StoreError, SwrbatchError, UsageError, has_errors, issue, printable
 from .opening import Opening
 from .order import Order
-from .policy import Limits, Naming, is_registry, limits_for, upload_seq
+from .policy import Limits, Naming, is_registry, limits_for
 from .prepare import Prepared, PreparedImage, Progress, Rules, Workshop, prepare
-from .redaction import assigned, redacted, secret_values
 from .rename import Rename, load_rename
-from .results import (
-    ArchiveRow,
-    EventRow,
-    FindingRow,
-    ImageRow,
-    IssueRow,
-    LayerRow,
-    Millis,
-    RunRow,
-    issue_row,
-)
 from .sizes import format_size
 from .staging import Staging
-from .tables import RunResult, write_report
 
 if TYPE_CHECKING:
     from .ledger.loads import LoadState
     from .lint.gate import Gate, Gated
+    from .outcome import Outcome
     from .store import Store
+    from .tables import RunResult
 
 GROUP: Final = 128
 """Archives committed together at most."""
@@ -223,14 +212,8 @@ class _Batch:
         self.rules: LoadRules
         self.planned: LoadState
         self.seen: dict[str, tuple[str, str, bool]] = {}
-        self.archives: list[ArchiveRow] = []
-        self.images: list[ImageRow] = []
-        self.layers: list[LayerRow] = []
-        self.issues: list[IssueRow] = []
-        self.findings: list[FindingRow] = []
         self.gated: Gated | None = None
-        self.events: list[EventRow] = []
-        self.stored: dict[str, int] = {}
+        self.outcome: Outcome
         self.order: Order | None = None
         self.staging: Staging | None = None
         self.tmp = ""
@@ -239,6 +222,9 @@ class _Batch:
         """Open the store, if there is one, and hold the options against what it has set; once."""
         if self.met:
             return
+        from .outcome import Outcome
+
+        self.outcome = Outcome(self.run_id, self.limits)
         options, settings = self.options, {}
         if self.opening is not None:
             self.store = self.opening.store()
@@ -292,6 +278,8 @@ class _Batch:
         self._meet_store()
         result = self._result(failure)
         if self.options.report is not None:
+            from .tables import write_report
+
             try:
                 write_report(self.options.report, result)
             except StoreError as e:
@@ -301,7 +289,8 @@ class _Batch:
     def _work(self, stack: ExitStack) -> None:
         if self.options.lint is not None:
             self._meet_store()  # what it refuses is told before all images are read
-            self.gated = self._lint(self.options.lint, stack)
+            self.gated = self.outcome.gated = self._lint(self.options.lint, stack)
+        keep_memory()
         jobs = self.options.jobs or os.cpu_count() or 1
         pools = [ThreadPoolExecutor(jobs, thread_name_prefix=f"swrbatch-{what}") for what in ("archive", "layer", "block")]
         # A run that ends early does not wait for what has not begun; what has begun ends at its next chunk.
@@ -335,7 +324,7 @@ class _Batch:
             self.progress.start(len(self.names), sum(_size(name) for name in self.names))
         for group in self._groups(pools[0], shop):
             self._commit(group)
-            if self.options.fail_fast and any(row.status in ("rejected", "partial") for row in self.archives):
+            if self.options.fail_fast and self.outcome.any_rejected:
                 return
 
     def _lint(self, gate: Gate, stack: ExitStack) -> Gated:
@@ -412,7 +401,7 @@ class _Batch:
         outcomes = iter(results)
         for prepared, blobs in zip(group, staged, strict=True):
             of_it = [next(outcomes) for _ in _attempts(prepared)]
-            self._report(prepared, of_it)
+            self.outcome.add(self.names[prepared.position], prepared, of_it)
             if self.staging is not None:
                 # A layer that came in another form before has given up its own blob while it was loaded.
                 blobs.update(*(result.attempt.blobs for result in of_it))
@@ -458,145 +447,9 @@ class _Batch:
                     continue
             self.seen[key] = (image_id, where if first is None else first[1], by_rule)
 
-    # --- rows --------------------------------------------------------------------------------------------------------
-
-    def _report(self, prepared: Prepared, results: list[LoadResult]) -> None:
-        issues = [*prepared.issues]
-        statuses: list[str] = []
-        for image, result in zip(prepared.images, results, strict=False):
-            # An archive's own errors refuse each of its images, but stand in the report once.
-            issues += [found for found in result.attempt.issues if found not in prepared.issues]
-            rows = self._image_rows(image, result)
-            statuses += [row.status for row in rows]
-            self.images += rows
-            self._layer_rows(image)
-            self._finding_rows(prepared, image)
-        for result in results:
-            self.events += [self._event_row(row) for row in result.events]
-        self.issues += [issue_row(found, self.run_id) for found in issues]
-        self.archives.append(
-            ArchiveRow(
-                run_id=self.run_id,
-                upload_seq=upload_seq(prepared.position, self.limits),
-                archive=prepared.name,
-                sha256=str(prepared.sha256) if prepared.sha256 else None,
-                format=prepared.format,
-                producer_hint=prepared.producer_hint,
-                outer_compression=prepared.compression.value if prepared.compression else None,
-                bytes=prepared.file_bytes,
-                uncompressed_bytes=prepared.uncompressed_bytes,
-                images=len(prepared.images),
-                status=_archive_status(statuses),
-                issue_codes=tuple(codes_of(issues)),
-                seconds=round(prepared.seconds, 6),
-            )
-        )
-
-    def _image_rows(self, prepared: PreparedImage, result: LoadResult) -> list[ImageRow]:
-        attempt = result.attempt
-        config, manifest, record = prepared.image.config, attempt.manifest, attempt.record
-        reused = sum({t.digest: t.size for t in prepared.taken if t.reused}.values())
-        known = bool(prepared.taken) or (config is not None and not config.diff_ids)
-        built = manifest is not None
-        common: dict[str, Any] = {
-            "run_id": self.run_id,
-            "archive": attempt.archive,
-            "image_index": attempt.image_index,
-            "image_id": str(config.digest) if config else None,
-            "manifest_digest": str(manifest.digest) if manifest else None,
-            "source_index_digest": _text(prepared.image.oci.index_digest) if prepared.image.oci else None,
-            "media_type": manifest.media_type if manifest else None,
-            "architecture": config.architecture if config else None,
-            "os": config.os if config else None,
-            "created": config.created if config else None,
-            "docker_version": (config.docker_version or None) if config else None,
-            "layers": len(prepared.image.layers),
-            "uncompressed_bytes": record.uncompressed_bytes if record and known else None,
-            "stored_bytes": record.stored_bytes if record and built else None,
-            "reused_bytes": reused if built else None,
-            "issue_codes": tuple(codes_of(attempt.issues)),
-        }
-        decisions = iter(zip(attempt.references, result.decisions, strict=True))
-        rows = []
-        for original, reference in zip(attempt.originals or ("",), prepared.parsed or (None,), strict=False):
-            decision = next(decisions)[1] if reference is not None else Decision("rejected")
-            rows.append(
-                ImageRow(
-                    original_reference=original or None,
-                    reference=str(reference) if reference else None,
-                    registry=reference.registry if reference else None,
-                    organization=reference.namespace if reference else None,
-                    repository=reference.repository if reference else None,
-                    tag=reference.tag if reference else None,
-                    status=decision.status,
-                    previous_digest=decision.previous,
-                    **common,
-                )
-            )
-            if decision.status in ("loaded", "overwritten"):
-                for taken in prepared.taken:
-                    # Whichever archive of the run staged it: it came with this run.
-                    if taken.staged is not None or not taken.reused:
-                        self.stored[str(taken.digest)] = taken.size
-        return rows
-
-    def _layer_rows(self, prepared: PreparedImage) -> None:
-        attempt = prepared.attempt
-        config = prepared.image.config
-        told = config.created_by() if config else ()
-        secret = secret_values(pair for step in told for pair in assigned(step))
-        steps = [redacted(step, secret) for step in told]
-        for position, taken in enumerate(prepared.taken):
-            self.layers.append(
-                LayerRow(
-                    run_id=self.run_id,
-                    archive=attempt.archive,
-                    image_index=attempt.image_index,
-                    image_id=str(config.digest) if config else "",
-                    layer_index=position,
-                    diff_id=str(taken.facts.diff_id),
-                    digest=str(taken.digest),
-                    media_type=taken.media_type,
-                    uncompressed_bytes=taken.facts.uncompressed_bytes,
-                    stored_bytes=taken.size,
-                    reused=taken.reused,
-                    created_by=steps[position] if position < len(steps) else None,
-                )
-            )
-
-    def _finding_rows(self, prepared: Prepared, image: PreparedImage) -> None:
-        if self.gated is not None and image.image.config is not None:
-            name, image_id = self.names[prepared.position], str(image.image.config.digest)
-            self.findings += self.gated.rows(name, prepared.name, image.image.index, image_id, self.run_id)
-
-    def _event_row(self, row: Mapping[str, Any]) -> EventRow:
-        trace = json.loads(row["text"])
-        same = ("trace_id", "trace_name", "trace_rating", "trace_type", "service_type", "resource_type", "resource_name")
-        more = ("resource_id", "code", "request", "response", "tracker_name")
-        return EventRow(
-            run_id=self.run_id,
-            seq=row["seq"],
-            time=Millis(trace["time"]),
-            record_time=Millis(trace["record_time"]),
-            account=trace["user"]["domain"]["name"],
-            user=trace["user"]["name"],
-            login=trace["origin"]["login"],
-            host=trace["origin"]["host"],
-            ci_job=trace["origin"]["ci_job"],
-            hash=row["hash"],
-            **{name: trace[name] for name in (*same, *more)},
-        )
+    # --- the end -----------------------------------------------------------------------------------------------------
 
     def _result(self, failure: SwrbatchError | None) -> RunResult:
-        from . import __version__
-
-        counts = dict.fromkeys(("loaded", "overwritten", "unchanged", "skipped", "rejected", "valid"), 0)
-        for row in self.images:
-            counts[row.status] += 1
-        counts["rejected"] += sum(row.status == "rejected" and not row.images for row in self.archives)
-        code = ExitCode.REJECTED if counts["rejected"] else ExitCode.OK
-        if failure is not None:
-            code = failure.exit_code
         options = {
             f.name: getattr(self.options, f.name)
             for f in dataclasses.fields(self.options)
@@ -604,45 +457,14 @@ class _Batch:
         }
         options |= self.options.rename.told
         options |= self.options.lint.told if self.options.lint is not None else {"lint": False}
-        limits = dataclasses.asdict(self.limits)
-        limits["outer_compressions"] = sorted(limits["outer_compressions"]) if limits["outer_compressions"] else None
-        accepted = {
-            (row.archive, row.image_index): row.reused_bytes or 0
-            for row in self.images
-            if row.status not in ("rejected", "skipped")
-        }
-        return RunResult(
-            run=RunRow(
-                run_id=self.run_id,
-                command="import" if self.load else "check",
-                started=Millis(self.started),
-                ended=Millis(now_ms()),
-                store=self.store.path if self.store else None,
-                tool_version=__version__,
-                profile=self.options.profile,
-                limits=json.dumps(limits, sort_keys=True),
-                options=json.dumps(options, sort_keys=True),
-                account=self.actor.account,
-                user=self.actor.user,
-                login=self.actor.login,
-                host=self.actor.host,
-                ci_job=self.actor.ci_job,
-                archives=len(self.archives),
-                images=len(self.images),
-                **counts,
-                bytes_in=sum(row.bytes or 0 for row in self.archives),
-                bytes_stored=sum(self.stored.values()),
-                bytes_reused=sum(accepted.values()),
-                exit_code=code,
-                error=str(failure) if failure else None,
-            ),
-            archives=tuple(self.archives),
-            images=tuple(self.images),
-            layers=tuple(self.layers),
-            issues=tuple(self.issues),
-            findings=tuple(self.findings),
-            events=tuple(self.events),
-            failure=failure,
+        return self.outcome.result(
+            failure,
+            command="import" if self.load else "check",
+            started=self.started,
+            store=self.store.path if self.store else None,
+            profile=self.options.profile,
+            options=options,
+            actor=self.actor,
         )
 
 
@@ -675,23 +497,6 @@ def _verdict(attempt: Attempt) -> Decision:
 def _as_check(decision: Decision) -> Decision:
     status: Status = "rejected" if decision.status == "rejected" else "valid"
     return replace(decision, status=status)
-
-
-def _archive_status(statuses: Sequence[str]) -> str:
-    """One word for an archive: what all its images are, or `partial`."""
-    kinds = {"loaded" if status == "overwritten" else status for status in statuses}
-    if not kinds or kinds == {"rejected"}:
-        return "rejected"
-    if "rejected" in kinds:
-        return "partial"
-    for status in ("loaded", "valid", "unchanged"):
-        if status in kinds:
-            return status
-    return "skipped"
-
-
-def _text(value: object) -> str | None:
-    return None if value is None else str(value)
 
 
 def _size(name: str) -> int:

@@ -6,7 +6,7 @@ What this module guarantees:
   that `zstd --ultra` writes), however small the input; of those over 8 MiB, which only the highest levels write, a process has
   one at a time, however many threads decompress;
 * an encoder's output depends on the input and on the library's version only, not on the number of threads: the input is cut
-  into blocks of `CHUNK` bytes which are compressed independently, then joined in order.
+  into blocks of `CHUNK` bytes which are compressed independently, then joined in order (`ENCODERS`).
 
 gzip is made of one member a block, zstd of one frame a block: both formats are defined as any number of them (RFC 1952, 2.2;
 RFC 8878, 3), and every client reads them so.
@@ -19,9 +19,7 @@ import bz2
 import enum
 import lzma
 import threading
-from collections import deque
-from collections.abc import Callable, Generator, Iterable, Iterator
-from concurrent.futures import Executor, Future
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
 from typing import IO, Any, Protocol, cast
 
 import zstandard
@@ -340,33 +338,16 @@ def _zstd_block(chunk: bytes) -> bytes:
     return zstandard.ZstdCompressor(level=1, write_checksum=True).compress(chunk)
 
 
-def compress(kind: Compression, chunks: Iterable[bytes], pool: Executor | None, ahead: int = 4) -> Iterator[bytes]:
-    """Compress `chunks` (each exactly `CHUNK` bytes, the last one shorter) to gzip or zstd, or pass them on.
+def _plain_block(chunk: bytes) -> bytes:
+    return chunk
 
-    `pool` compresses up to `ahead` blocks at once; the output is the same without it.
-    """
-    if kind is Compression.NONE:
-        yield from chunks
-        return
-    block = {Compression.GZIP: _gzip_block, Compression.ZSTD: _zstd_block}[kind]
-    empty = True
-    pending: deque[Future[bytes]] = deque()
-    try:
-        for chunk in chunks:
-            empty = False
-            if pool is None or (len(chunk) < CHUNK and not pending):
-                yield block(chunk)
-                continue
-            pending.append(pool.submit(block, chunk))
-            if len(pending) >= ahead:
-                yield pending.popleft().result()
-        while pending:
-            yield pending.popleft().result()
-    finally:
-        for future in pending:
-            future.cancel()
-    if empty:
-        yield block(b"")
+
+ENCODERS: Mapping[Compression, Callable[[bytes], bytes]] = {
+    Compression.NONE: _plain_block,
+    Compression.GZIP: _gzip_block,
+    Compression.ZSTD: _zstd_block,
+}
+"""What makes a block (`CHUNK` bytes, the last of a blob fewer) part of a blob: the blob is its blocks, encoded, in order."""
 
 
 def reblock(pieces: Iterable[bytes]) -> Iterator[bytes]:

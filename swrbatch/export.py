@@ -33,7 +33,7 @@ from sqlalchemy import tuple_
 
 from .archive import MAX_CONFIG
 from .blobs import BlobReader
-from .compression import Compression, compress, reblock
+from .compression import ENCODERS, Compression, reblock
 from .cts import Actor, Trace, new_run_id, new_trace, now_ms
 from .destination import STREAM, Member, NewFile, Patch, Stream, Target, file_target, folder_target, tar_pieces
 from .digest import Cancel, Digest
@@ -236,7 +236,7 @@ def _archive(
         yield from tar_pieces(members)
     else:
         plain = (piece for piece in tar_pieces(members) if isinstance(piece, bytes))
-        yield from compress(compression, reblock(plain), None)
+        yield from map(ENCODERS[compression], reblock(plain))
 
 
 def _measure(images: Sequence[StoredImage], blobs: BlobReader, *, contents: bool) -> dict[Digest, int]:

@@ -10,11 +10,12 @@ import contextlib
 import hashlib
 import threading
 from collections.abc import Callable, Iterator
-from concurrent.futures import Executor, Future
+from concurrent.futures import Executor
 from dataclasses import dataclass
 from typing import Protocol
 
-from .compression import Compression, CorruptData, compress, decompress, reblock
+from .assembly import assemble
+from .compression import ENCODERS, Compression, CorruptData, decompress, reblock
 from .digest import CHUNK, Cancel, Digest, Extent
 from .errors import fault
 from .sizes import format_size
@@ -95,16 +96,14 @@ class LayerSource:
         """
         size = self.extent.size
         self._check_size(size, reading, "as stored")
-        # What is written as it is, is hashed meanwhile; what is compressed keeps the pool busy already.
-        beside = reading.pool if sink is not None and target is Compression.NONE else None
-        source = _Hashing(beside)
+        source = _Hashing()
         raw = source.through(self.extent.chunks(reading.cancel), reading.progress)
         if self.compression is Compression.NONE:
-            if sink is None or target is Compression.NONE:
-                _drain(raw, sink)
+            if sink is None:
+                _drain(raw)
                 return self._facts(source, source, source, Compression.NONE)
-            blob = _Hashing()
-            _drain(blob.through(compress(target, raw, reading.pool)), sink)
+            blob = source if target is Compression.NONE else _Hashing(sink)
+            assemble(raw, ENCODERS[target], sink.write if blob is source else blob.write, reading.pool)
             return self._facts(source, source, blob, target)
         content = _Hashing()
         reading.budget.spend(self, 0)
@@ -116,10 +115,10 @@ class LayerSource:
             plain = self._bounded(content.through(decoded), content, reading)
             try:
                 if keep or sink is None:
-                    _drain(plain, None)
+                    _drain(plain)
                     return self._facts(content, source, source, self.compression)
-                blob = _Hashing()
-                _drain(blob.through(compress(target, reblock(plain), reading.pool)), sink)
+                blob = _Hashing(sink)
+                assemble(reblock(plain), ENCODERS[target], blob.write, reading.pool)
                 return self._facts(content, source, blob, target)
             except CorruptData as e:
                 detail = str(e)
@@ -158,33 +157,30 @@ class LayerSource:
 
 
 class _Hashing:
-    """Size and sha256 of what flows through; with a `pool` a piece is hashed there while whoever asked for it has it."""
+    """Size and sha256 of what flows through, or of what is written on to `sink`."""
 
-    def __init__(self, pool: Executor | None = None) -> None:
+    def __init__(self, sink: BlobSink | None = None) -> None:
         self.size = 0
         self._sha = hashlib.sha256()
-        self._pool = pool
-        self._pending: Future[None] | None = None
+        self._sink = sink
+
+    def _take(self, piece: bytes) -> None:
+        self._sha.update(piece)
+        self.size += len(piece)
 
     def through(self, pieces: Iterator[bytes], progress: Callable[[int], object] | None = None) -> Iterator[bytes]:
         for piece in pieces:
-            self._settle()
-            if self._pool is not None and len(piece) == CHUNK:
-                self._pending = self._pool.submit(self._sha.update, piece)
-            else:
-                self._sha.update(piece)
-            self.size += len(piece)
+            self._take(piece)
             if progress is not None:
                 progress(len(piece))
             yield piece
 
-    def _settle(self) -> None:
-        if self._pending is not None:
-            self._pending.result()
-            self._pending = None
+    def write(self, piece: bytes) -> None:
+        assert self._sink is not None
+        self._take(piece)
+        self._sink.write(piece)
 
     def digest(self) -> Digest:
-        self._settle()
         return Digest(self._sha.hexdigest())
 
 
@@ -194,10 +190,6 @@ def _tee(pieces: Iterator[bytes], sink: BlobSink) -> Iterator[bytes]:
         yield piece
 
 
-def _drain(pieces: Iterator[bytes], sink: BlobSink | None) -> None:
-    if sink is None:
-        for _ in pieces:
-            pass
-    else:
-        for piece in pieces:
-            sink.write(piece)
+def _drain(pieces: Iterator[bytes]) -> None:
+    for _ in pieces:
+        pass

@@ -817,14 +817,18 @@ def test_a_layer_that_is_read_again_counts_once(kind: Kind, blob_file: Callable[
         assert budget.used == 4 * MIB + 1000
 
 
+@pytest.mark.parametrize("stored", [False, True])
 @pytest.mark.parametrize("fault", ["too large", "corrupt"])
-def test_a_fault_lets_go_of_the_decoder(fault: str, blob_file: Callable[[bytes], Extent]) -> None:
+def test_a_fault_lets_go_of_the_decoder(fault: str, stored: bool, blob_file: Callable[[bytes], Extent]) -> None:
     """The fault is kept, with its traceback, until the archive is done: the next large window must not wait for that."""
     blob = lzma.compress(bytes(20 * MIB), filters=[{"id": lzma.FILTER_LZMA2, "preset": 0, "dict_size": 32 * MIB}])
     good = LayerSource(blob_file(blob), Kind.XZ)
     bad = LayerSource(blob_file(blob if fault == "too large" else blob[:-20]), Kind.XZ)
-    with pytest.raises(ArchiveFault) as caught:
-        bad.copy_to(None, Kind.GZIP, LayerReading(Budget(GIB, 0), Cancel(), None, MIB if fault == "too large" else None))
+    sink = CountingSink() if stored else None
+    with ThreadPoolExecutor(2) as pool:
+        reading = LayerReading(Budget(GIB, 0), Cancel(), pool, MIB if fault == "too large" else None)
+        with pytest.raises(ArchiveFault) as caught:
+            bad.copy_to(sink, Kind.GZIP, reading)
     kept = caught.value
     assert kept.__traceback__ is not None
     sizes: list[int] = []

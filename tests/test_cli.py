@@ -537,6 +537,36 @@ def test_help_and_version_import_nothing_heavy(tmp_path: Path) -> None:
         assert done.stderr.splitlines()[-1] == "[]", args
 
 
+@pytest.mark.parametrize(
+    "args",
+    [
+        ["check", "no.tar", "no2.tar", "--profile", "none", "--org", "team", "--fail-fast", "--retag", "a=b", "--no-progress"],
+        ["repo", "list", "--store", "none"],
+        ["lint", "none", "--format", "json"],
+        ["--version"],
+    ],
+    ids=" ".join,
+)
+def test_values_that_need_no_validator_build_none(tmp_path: Path, args: list[str]) -> None:
+    """Building one for each option takes longer than many a command."""
+    code = "import sys; sys.argv = ['swrbatch', *sys.argv[1:]]; from swrbatch.cli import main\n"
+    code += "try: main()\nfinally: print('pydantic' in sys.modules, file=sys.stderr)"
+    done = subprocess.run([sys.executable, "-c", code, *args], cwd=tmp_path, env=environment(), capture_output=True, text=True)
+    assert done.stderr.splitlines()[-1] == "False", done.stderr
+
+
+def test_wrong_values_are_told_in_words(call: Call) -> None:
+    for args, told in {
+        ("check", "a", "--profile", "x"): "'--profile': 'x' is not one of 'page', 'client', 'none'.",
+        ("check", "a", "--jobs", "0"): "'--jobs' / '-j': Input should be greater than or equal to 1",
+        ("check", "a", "--jobs", "many"): "'--jobs' / '-j': Input should be a valid integer",
+        ("check",): "Missing argument 'ARCHIVE'.",
+        ("repo", "list", "--format", "x"): "'--format': 'x' is not one of 'text', 'json'.",
+    }.items():
+        done = call(*args)
+        assert (done.code, done.out) == (2, "") and told in done.err and "Value error" not in done.err
+
+
 def test_version(call: Call) -> None:
     from swrbatch import __version__
 

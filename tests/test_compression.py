@@ -23,8 +23,8 @@ from hypothesis import strategies as st
 
 from hostile import GIB, MIB, one_gzip_member, xz_dictionary_4_gib, zeros, zstd_frame, zstd_window_2_gib, zstd_zeros
 from imagetar import TarBuilder, compress, outer
-from swrbatch.compression import Compression, CorruptData, decompress, reblock, sniff
-from swrbatch.compression import compress as compress_blocks
+from swrbatch.assembly import assemble
+from swrbatch.compression import ENCODERS, Compression, CorruptData, decompress, reblock, sniff
 from swrbatch.digest import CHUNK
 
 PACKED = [Compression.GZIP, Compression.ZSTD, Compression.XZ, Compression.BZIP2]
@@ -394,10 +394,17 @@ CONTENTS = {
 }
 
 
+def written(kind: Compression, content: bytes, pool: ThreadPoolExecutor | None = None) -> list[bytes]:
+    """The pieces that are written of a blob with this content."""
+    pieces: list[bytes] = []
+    assemble(iter(split(content, CHUNK)), ENCODERS[kind], pieces.append, pool)
+    return pieces
+
+
 @pytest.mark.parametrize("content", CONTENTS.values(), ids=CONTENTS)
 @pytest.mark.parametrize("kind", WRITTEN)
 def test_what_is_written_is_read_by_others_and_here(kind: Compression, content: bytes) -> None:
-    blob = b"".join(compress_blocks(kind, split(content, CHUNK), None))
+    blob = b"".join(written(kind, content))
     assert ORACLES[kind](blob) == content
     assert sniff(blob[:6]) is kind
     assert unpacked(kind, blob) == content
@@ -407,44 +414,23 @@ def test_what_is_written_is_read_by_others_and_here(kind: Compression, content: 
 @pytest.mark.parametrize("content", CONTENTS.values(), ids=CONTENTS)
 @pytest.mark.parametrize("kind", WRITTEN)
 def test_threads_do_not_change_the_bytes(kind: Compression, content: bytes) -> None:
-    alone = b"".join(compress_blocks(kind, split(content, CHUNK), None))
-    with ThreadPoolExecutor(3) as pool:
-        for ahead in (1, 2, 4, 20):
-            assert b"".join(compress_blocks(kind, split(content, CHUNK), pool, ahead)) == alone
+    alone = written(kind, content)
+    for threads in (1, 3, 20):
+        with ThreadPoolExecutor(threads) as pool:
+            assert written(kind, content, pool) == alone
 
 
 @pytest.mark.parametrize("kind", WRITTEN)
 def test_side_by_side_and_again_the_bytes_are_the_same(kind: Compression) -> None:
     """As in a run: several layers share the threads that compress."""
     content = noise(6 * CHUNK + 77)
-
-    def blob(pool: ThreadPoolExecutor) -> bytes:
-        return b"".join(compress_blocks(kind, split(content, CHUNK), pool))
-
     with ThreadPoolExecutor(4) as layers, ThreadPoolExecutor(3) as blocks:
-        assert len(set(layers.map(lambda _: blob(blocks), range(12)))) == 1
-
-
-@pytest.mark.parametrize("kind", WRITTEN)
-def test_no_more_than_a_few_blocks_are_taken_ahead(kind: Compression) -> None:
-    taken = 0
-
-    def source() -> Iterator[bytes]:
-        nonlocal taken
-        for _ in range(50):
-            taken += 1
-            yield bytes(CHUNK)
-
-    with ThreadPoolExecutor(2) as pool:
-        pieces = compress_blocks(kind, source(), pool, 4)
-        next(pieces)
-        assert taken <= 5
-        pieces.close()  # type: ignore[attr-defined]
-        assert taken <= 5
+        assert len(set(layers.map(lambda _: b"".join(written(kind, content, blocks)), range(12)))) == 1
 
 
 def test_none_is_written_as_it_is() -> None:
-    assert list(compress_blocks(Compression.NONE, [b"a", b"bc"], None)) == [b"a", b"bc"]
+    content = noise(CHUNK + 5)
+    assert written(Compression.NONE, content) == [content[:CHUNK], content[CHUNK:]]
 
 
 @given(st.lists(st.sampled_from([0, 1, 1000, CHUNK - 1, CHUNK, CHUNK + 1, 3 * CHUNK]), max_size=6))
@@ -468,5 +454,5 @@ def test_reblock_does_not_wait_for_the_end() -> None:
 def test_the_blocks_are_streams_of_their_own() -> None:
     """Each block can be read by itself: what was promised of reproducible blobs, and what lets threads write them."""
     content = noise(2 * CHUNK)
-    pieces = list(compress_blocks(Compression.GZIP, split(content, CHUNK), None))
+    pieces = written(Compression.GZIP, content)
     assert b"".join(gzip.GzipFile(fileobj=io.BytesIO(piece)).read() for piece in pieces) == content

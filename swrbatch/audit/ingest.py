@@ -11,7 +11,6 @@ A file that cannot be opened, or not read to its end, is rejected, but not noted
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import hashlib
 import os
 from bisect import insort
@@ -22,6 +21,7 @@ from dataclasses import dataclass, replace
 from itertools import islice
 from typing import Annotated, Any, Final
 
+from ..allocation import keep_memory
 from ..digest import Cancel
 from ..duck import BATCH
 from ..errors import printable
@@ -39,7 +39,6 @@ _BATCH_CHARACTERS: Final = 16 << 20
 _ROWS_HELD: Final = 4096
 _REJECTS_TOLD: Final = 10
 _READY: Final = 8
-_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # of <malloc.h>
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -90,29 +89,18 @@ def ingest(paths: Sequence[str], dataset: Dataset, *, now: int, cancel: Cancel |
 
     Raises `UsageError` for a path that names nothing, `StoreError` when the dataset cannot be written or another run writes it.
     """
+    import pyarrow as pa
+
     cancel = cancel or Cancel()
     found = find_files(paths)
-    _keep_memory()
+    keep_memory()
+    pa.set_memory_pool(pa.system_memory_pool())
     with dataset.changing() as work:
         known = known_inputs(dataset)
         fresh = [(path, name) for path, name in found if _identity(path) not in known]
         run = _Run(dataset, work, now, cancel)
         run.take_all(fresh)
         return replace(run.commit(), files_known=len(found) - len(fresh))
-
-
-def _keep_memory() -> None:
-    """Have freed memory used again, not given back and fetched anew for each batch, which took a sixth of the processor time.
-
-    What is asked for stays the same, and so do the bounds. Only glibc has such settings, and only for the whole process.
-    """
-    import pyarrow as pa
-
-    with contextlib.suppress(OSError, AttributeError):
-        libc = ctypes.CDLL(None)
-        libc.mallopt(_M_MMAP_THRESHOLD, 32 << 20)
-        libc.mallopt(_M_TRIM_THRESHOLD, 64 << 20)
-        pa.set_memory_pool(pa.system_memory_pool())
 
 
 def _identity(path: str) -> tuple[str, int, int]:

@@ -6,10 +6,11 @@ fast with fifty commands as with five.
 
 from __future__ import annotations
 
+import enum
 import gc
 import importlib
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from importlib.abc import MetaPathFinder
 from typing import Any, cast
 
@@ -46,6 +47,9 @@ COMMANDS: Mapping[str, tuple[str, str]] = {
 class LazyGroup(TyperGroup):
     """A group whose commands are imported when they are used."""
 
+    def get_params(self, ctx: Any) -> list[Any]:
+        return [_lean_parameter(each) for each in super().get_params(ctx)]
+
     def list_commands(self, ctx: Any) -> list[str]:
         return list(COMMANDS)
 
@@ -54,11 +58,55 @@ class LazyGroup(TyperGroup):
             return None
         module = importlib.import_module(f".{COMMANDS[cmd_name][0]}", __name__)
         group = cast(Any, typer.main.get_group(module.app))
-        return group.commands[cmd_name]
+        return _lean(group.commands[cmd_name])
 
     def format_commands(self, ctx: Any, formatter: Any) -> None:
         with formatter.section("Commands"):
             formatter.write_dl([(name, text) for name, (_, text) in COMMANDS.items()])
+
+
+def _lean(command: Any) -> Any:
+    """A command, and those below it, that converts values only where there is something to convert.
+
+    For each option, given or not, typer builds a validator of pydantic: that and importing pydantic take longer than many a
+    command. Text, a choice that there is, a default and what is not given need none.
+    """
+    for member in getattr(command, "commands", {}).values():
+        _lean(member)
+    all_params = command.get_params
+    command.get_params = lambda context: [_lean_parameter(each) for each in all_params(context)]
+    return command
+
+
+def _lean_parameter(parameter: Any) -> Any:
+    if "process_value" not in vars(parameter):
+        parameter.process_value = _conversion(parameter)
+    return parameter
+
+
+def _conversion(parameter: Any) -> Callable[[Any, Any], Any]:
+    convert, wanted = parameter.process_value, parameter.type_descriptor.annotation
+    several = parameter.multiple or parameter.nargs != 1
+    choice = isinstance(wanted, type) and issubclass(wanted, enum.StrEnum)
+
+    def process_value(context: Any, value: Any) -> Any:
+        if value is None and not parameter.required:
+            nothing = () if several else None
+            return nothing if parameter.callback is None else parameter.callback(context, parameter, nothing)
+        if parameter.callback is None:
+            if several and wanted == list[str] and value and all(isinstance(each, str) for each in value):
+                return list(value)
+            if type(value) is wanted:  # text, or a default
+                return value
+            if choice and value in list(wanted):
+                return wanted(value)
+        try:
+            return convert(context, value)
+        except typer.BadParameter as e:
+            e.message = e.message.removeprefix("Value error, ")
+            raise
+
+    return process_value
 
 
 app = typer.Typer(
