@@ -75,8 +75,8 @@ class BlobWriter:
     def __init__(self, path: str) -> None:
         self.path = path
         self.size = 0
-        # Memory of its own is at the border of a page, as such writes want it.
-        self._block = memoryview(mmap.mmap(-1, BLOCK))
+        self._block: memoryview | None = None
+        self._held = bytearray()
         self._filled = 0
         self._direct: bool | None = None
         faults.point("blob:create:before")
@@ -86,6 +86,13 @@ class BlobWriter:
 
     def write(self, data: bytes) -> None:
         self.size += len(data)
+        if self._block is None:
+            if self.size < BLOCK:
+                self._held += data
+                return
+            # Memory of its own is at the border of a page, as such writes want it; most blobs of small images never need it.
+            self._block = memoryview(mmap.mmap(-1, BLOCK))
+            data, self._held = bytes(self._held) + data, bytearray()
         view = memoryview(data)
         while view:
             taken = min(len(view), BLOCK - self._filled)
@@ -93,15 +100,15 @@ class BlobWriter:
             self._filled += taken
             view = view[taken:]
             if self._filled == BLOCK:
-                self._flush()
+                self._flush(self._block)
+                self._filled = 0
 
-    def _flush(self) -> None:
+    def _flush(self, view: memoryview) -> None:
         faults.point("blob:write:before")
         with disk_errors("a layer cannot be written"):
-            whole = self._filled == BLOCK
+            whole = len(view) == BLOCK
             if (whole and self._direct is None) or (self._direct and not whole):
                 self._direct = _past_cache(self._fd, whole)
-            view = self._block[: self._filled]
             while view:
                 try:
                     view = view[os.write(self._fd, view) :]
@@ -110,12 +117,12 @@ class BlobWriter:
                     if not self._direct or e.errno != errno.EINVAL:
                         raise
                     self._direct = _past_cache(self._fd, False)
-        self._filled = 0
         faults.point("blob:write:after")
 
     def done(self, digest: Digest) -> StagedBlob:
-        if self._filled:
-            self._flush()
+        rest = memoryview(self._held) if self._block is None else self._block[: self._filled]
+        if rest:
+            self._flush(rest)
         if self.size >= _EAGER_SYNC:
             # Large blobs go to the disk while others are still being read; the group's sync then finds little left to do.
             faults.point("blob:datasync:before")
