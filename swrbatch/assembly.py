@@ -74,7 +74,7 @@ class _Assembly:
             while (block := self._next()) is not None:
                 number, content = block
                 self._put(number, self._change(content))
-        except BaseException as e:
+        except BaseException as e:  # whatever it is, also in a thread of the pool: `run` raises it
             with self._state:
                 self._ended = True
                 self._failure = self._failure or e

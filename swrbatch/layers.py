@@ -73,7 +73,10 @@ class Budget:
 
 @dataclass(frozen=True, slots=True)
 class LayerReading:
-    """What a reading of layers needs from its surroundings. `max_layer_size` in bytes, None for no limit."""
+    """What a reading of layers needs from its surroundings. `max_layer_size` in bytes, None for no limit.
+
+    The threads of `pool` take part in making a blob, as far as they have time; without it, the caller makes it alone.
+    """
 
     budget: Budget
     cancel: Cancel

@@ -61,9 +61,9 @@ def packed_schema() -> pa.Schema:
 @functools.cache
 def written_schema() -> pa.Schema:
     """The columns of `TraceRow` as they are written: packed, but for the lists."""
-    rows = row_schema(TraceRow)
     import pyarrow as pa
 
+    rows = row_schema(TraceRow)
     return pa.schema([rows.field(field.name) if field.name in LISTS else field for field in packed_schema()])
 
 
