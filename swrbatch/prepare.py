@@ -96,8 +96,8 @@ class Prepared:
 class Workshop:
     """What the workers of a run share.
 
-    `known_layers` is `Store.known_layers`, None for a check without a store; `staging` is None without loading. `layer_pool` reads
-    layers side by side, `block_pool` joins in making their blobs (`assemble`).
+    `known_layers` is `Store.known_layers`, None for a check without a store; `staging` is None without loading. `layer_pool`
+    reads layers side by side, `block_pool` joins in making their blobs (`assemble`).
 
     `gated` is what lint found before.
     """
