@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import getpass
 import os
-import socket
 from typing import Final
 
 from .cts import Actor
@@ -27,7 +26,7 @@ def current_actor(account: str, user: str | None) -> Actor:
     check_name("account", account)
     variables = ("CI_JOB_URL", "CI_JOB_ID", "BUILD_URL", "BUILD_TAG", "GITHUB_RUN_ID")
     job = next((os.environ[v] for v in variables if os.environ.get(v)), "")
-    return Actor(account, name, printable(login), printable(socket.gethostname()), printable(job))
+    return Actor(account, name, printable(login), printable(os.uname().nodename), printable(job))
 
 
 def check_name(what: str, value: str) -> None:

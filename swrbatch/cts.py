@@ -20,7 +20,6 @@ import csv
 import functools
 import json
 import os
-import secrets
 import threading
 import time
 import uuid
@@ -202,7 +201,7 @@ def now_ms() -> int:
 
 def new_run_id(now: int) -> str:
     """A name for one call of the program: its time (`now`, ms UTC) and something random."""
-    return f"{time.strftime('%Y%m%dT%H%M%SZ', time.gmtime(now / 1000))}-{secrets.token_hex(4)}"
+    return f"{time.strftime('%Y%m%dT%H%M%SZ', time.gmtime(now / 1000))}-{os.urandom(4).hex()}"
 
 
 _random = bytearray()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import enum
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, replace
@@ -245,9 +246,11 @@ def _open_store(path: str | None, *, load: bool, dry_run: bool) -> Iterator[Any]
 
 
 def _bars(no_progress: bool) -> Any:
-    from .progress import Bars
+    if no_progress or not sys.stderr.isatty():
+        return None
+    from .progress import Bars  # tqdm is slow to import
 
-    return Bars() if Bars.wanted(no_progress) else None
+    return Bars()
 
 
 def _with_junit(result: Any, given: dict[str, Any]) -> Any:

@@ -23,10 +23,6 @@ class Bars:
         self._archive: tqdm[None] | None = None
         self._shown = ""
 
-    @staticmethod
-    def wanted(no_progress: bool) -> bool:
-        return not no_progress and sys.stderr.isatty()
-
     def lint(self, done: int, images: int) -> None:
         if self._lint is None:
             style: dict[str, Any] = {"unit": " images", "dynamic_ncols": True, "leave": False}
