@@ -8,9 +8,9 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
+from .blob_writer import StagedBlob
 from .errors import Issue, has_errors
 from .image import Manifest
-from .layout import StagedBlob
 from .policy import Reference
 
 Status = Literal["loaded", "overwritten", "unchanged", "skipped", "rejected", "valid"]

@@ -25,8 +25,8 @@ from dataclasses import dataclass
 from typing import Final, Protocol
 
 from . import faults
+from .disk import libc_function
 from .errors import StoreError, UsageError, printable
-from .layout import libc_function
 
 BLOCK: Final = 512
 STREAM: Final = "-"

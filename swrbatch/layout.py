@@ -18,138 +18,20 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import errno
-import fcntl
-import mmap
 import os
 import shutil
 import stat
-import sys
-import time
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from types import TracebackType
 from typing import Final
 
 from . import faults
-from .digest import Cancel, Digest
-from .errors import StoreError
+from .blob_writer import StagedBlob
+from .digest import Digest
+from .disk import disk_errors, libc_function
 from .image import Manifest
 
 LINK_BYTES: Final = 71
-_EAGER_SYNC: Final = 8 << 20
-BLOCK: Final = 1 << 20
-"""Bytes of a write that goes past the page cache."""
-
-
-@contextlib.contextmanager
-def disk_errors(action: str) -> Iterator[None]:
-    """Translate an OSError into a StoreError that says what was being done, and what to do about a full disk."""
-    try:
-        yield
-    except OSError as e:
-        # Of a rename the target: the source is a temporary file.
-        name = e.filename2 or e.filename
-        where = f" ({name})" if name else ""
-        hint = ""
-        if e.errno in (errno.ENOSPC, errno.EDQUOT):
-            hint = "; free some space and run again: what was loaded stays, and is not loaded twice"
-        raise StoreError(f"{action}{where}: {e.strerror or e}{hint}") from e
-
-
-@dataclass(frozen=True, slots=True)
-class StagedBlob:
-    """A blob that lies whole in the temporary folder, not yet part of the store."""
-
-    path: str
-    digest: Digest
-    size: int
-
-
-class BlobWriter:
-    """A temporary file that takes a blob; use as a context manager, `done` makes it a `StagedBlob`.
-
-    Whole blocks go past the page cache (O_DIRECT) where the file system can: the blob is to be on the disk before anything refers
-    to it, and nobody reads it until then. Through the cache, an import without compression took twice the processor time.
-    """
-
-    def __init__(self, path: str) -> None:
-        self.path = path
-        self.size = 0
-        self._block: memoryview | None = None
-        self._held = bytearray()
-        self._filled = 0
-        self._direct: bool | None = None
-        faults.point("blob:create:before")
-        with disk_errors("a temporary file cannot be created"):
-            self._fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o644)
-        faults.point("blob:create:after")
-
-    def write(self, data: bytes) -> None:
-        self.size += len(data)
-        if self._block is None:
-            if self.size < BLOCK:
-                self._held += data
-                return
-            # Memory of its own is at the border of a page, as such writes want it; most blobs of small images never need it.
-            self._block = memoryview(mmap.mmap(-1, BLOCK))
-            data, self._held = bytes(self._held) + data, bytearray()
-        view = memoryview(data)
-        while view:
-            taken = min(len(view), BLOCK - self._filled)
-            self._block[self._filled : self._filled + taken] = view[:taken]
-            self._filled += taken
-            view = view[taken:]
-            if self._filled == BLOCK:
-                self._flush(self._block)
-                self._filled = 0
-
-    def _flush(self, view: memoryview) -> None:
-        faults.point("blob:write:before")
-        with disk_errors("a layer cannot be written"):
-            whole = len(view) == BLOCK
-            if (whole and self._direct is None) or (self._direct and not whole):
-                self._direct = _past_cache(self._fd, whole)
-            while view:
-                try:
-                    view = view[os.write(self._fd, view) :]
-                except OSError as e:
-                    # A file system may take the flag, and then not what goes with it.
-                    if not self._direct or e.errno != errno.EINVAL:
-                        raise
-                    self._direct = _past_cache(self._fd, False)
-        faults.point("blob:write:after")
-
-    def done(self, digest: Digest) -> StagedBlob:
-        rest = memoryview(self._held) if self._block is None else self._block[: self._filled]
-        if rest:
-            self._flush(rest)
-        if self.size >= _EAGER_SYNC:
-            # Large blobs go to the disk while others are still being read; the group's sync then finds little left to do.
-            faults.point("blob:datasync:before")
-            with disk_errors("a layer cannot be synced"):
-                os.fdatasync(self._fd)
-            faults.point("blob:datasync:after")
-        return StagedBlob(self.path, digest, self.size)
-
-    def __enter__(self) -> BlobWriter:
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None) -> None:
-        os.close(self._fd)
-        if kind is not None:
-            with contextlib.suppress(FileNotFoundError):
-                os.unlink(self.path)
-
-
-def _past_cache(fd: int, wanted: bool) -> bool:
-    """Have writes go past the page cache, or not; whether they do."""
-    flag = getattr(os, "O_DIRECT", 0)
-    flags = fcntl.fcntl(fd, fcntl.F_GETFL)
-    try:
-        fcntl.fcntl(fd, fcntl.F_SETFL, flags | flag if wanted else flags & ~flag)
-    except OSError:
-        return False
-    return wanted and bool(flag)
 
 
 @dataclass(frozen=True, slots=True)
@@ -402,16 +284,6 @@ def _make_folder(path: str) -> None:
             os.mkdir(path)
 
 
-def libc_function(name: str, *arguments: type) -> ctypes._NamedFuncPointer | None:
-    """A function of libc that Python does not offer; None where there is none (they are Linux's own)."""
-    if not sys.platform.startswith("linux"):
-        return None
-    function = getattr(ctypes.CDLL(None, use_errno=True), name, None)
-    if function is not None:
-        function.argtypes = arguments
-    return function
-
-
 # One call for a group of files, where fsync would take one for each.
 _syncfs = libc_function("syncfs", ctypes.c_int)
 
@@ -442,89 +314,3 @@ def _listdir(path: str) -> list[str]:
         return os.listdir(path)
     except (FileNotFoundError, NotADirectoryError):
         return []
-
-
-# --- locks and temporary folders ---------------------------------------------------------------------------------------
-
-
-@contextlib.contextmanager
-def locked(path: str, *, shared: bool = False, cancel: Cancel | None = None) -> Iterator[None]:
-    """Hold an advisory lock on `path` (flock: it ends with the process, however it ends)."""
-    with disk_errors("a lock cannot be taken"):
-        fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
-    try:
-        how = fcntl.LOCK_SH if shared else fcntl.LOCK_EX
-        while not _try_lock(fd, how):
-            if cancel is not None:
-                cancel.check()
-            time.sleep(0.005)
-        yield
-    finally:
-        os.close(fd)
-
-
-def _try_lock(fd: int, how: int) -> bool:
-    try:
-        fcntl.flock(fd, how | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    return True
-
-
-@contextlib.contextmanager
-def run_folder(tmp: str, run_id: str) -> Iterator[str]:
-    """A folder for one run's temporary files, emptied and removed at its end; what crashed runs left is swept first.
-
-    The folder belongs to whoever holds the lock beside it, which outlives no process.
-    """
-    folder = os.path.join(tmp, run_id)
-    with disk_errors("the temporary folder cannot be made"):
-        os.makedirs(tmp, exist_ok=True)
-        _sweep(tmp)
-        while (lock := _own(folder + ".lock")) is None:
-            time.sleep(0.005)
-    try:
-        faults.point("run:mkdir:before")
-        with disk_errors("the temporary folder cannot be made"):
-            os.mkdir(folder)
-        faults.point("run:mkdir:after")
-        yield folder
-    finally:
-        _remove_run(folder, lock)
-
-
-def _sweep(tmp: str) -> None:
-    """Remove the folders and the locks of runs that are no more."""
-    for name in {name.removesuffix(".lock") for name in os.listdir(tmp)}:
-        folder = os.path.join(tmp, name)
-        if (os.path.isdir(folder) or os.path.exists(folder + ".lock")) and (lock := _own(folder + ".lock")) is not None:
-            _remove_run(folder, lock)
-
-
-def _remove_run(folder: str, lock: int) -> None:
-    faults.point("run:remove:before")
-    try:
-        shutil.rmtree(folder, ignore_errors=True)
-        # On a disk that went read-only the lock stays, for the next run's sweep.
-        with contextlib.suppress(OSError):
-            os.unlink(folder + ".lock")
-    finally:
-        os.close(lock)
-    faults.point("run:remove:after")
-
-
-def _own(path: str) -> int | None:
-    """Lock the file at `path`, made at need: its descriptor, or None while another process has it.
-
-    Its owner removes the file: once the lock is ours, the file may be gone or be another one, and the lock counts for nothing.
-    """
-    fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
-    owned = False
-    try:
-        if _try_lock(fd, fcntl.LOCK_EX):
-            with contextlib.suppress(FileNotFoundError):
-                owned = os.path.samestat(os.fstat(fd), os.stat(path))
-    finally:
-        if not owned:
-            os.close(fd)
-    return fd if owned else None

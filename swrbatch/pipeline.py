@@ -35,10 +35,10 @@ from .batch import batch_options, run_batch
 from .compression import Compression
 from .cts import Actor, canonical_json, new_run_id, now_ms
 from .digest import Cancel
+from .disk import disk_errors
 from .errors import Cancelled, ExitCode, Refused, StoreError, SwrbatchError, UsageError, printable
 from .export import export_images
 from .export import select as select_images
-from .layout import disk_errors
 from .ledger.access import add_administrator, find, set_grant
 from .ledger.acting import Acting, Change, acting
 from .ledger.loads import read_state

@@ -15,13 +15,13 @@ from typing import TYPE_CHECKING, Final, Protocol
 
 from .archive import ArchiveIndex, open_archive
 from .attempt import Attempt, ImageRecord
+from .blob_writer import StagedBlob
 from .compression import Compression
 from .cts import now_ms
 from .digest import Cancel, Digest
 from .errors import ArchiveFault, Issue, fault, has_errors, issue, printable
 from .image import MAX_TEXT, OCI_LAYER_TYPES, Manifest
 from .layers import KEPT, Budget, LayerReading, LayerSource
-from .layout import StagedBlob
 from .policy import Limits, Naming, Reference, parse_reference, same_registry
 from .rename import Rename
 from .sizes import format_size

@@ -15,11 +15,12 @@ from concurrent.futures import TimeoutError as FutureTimeout
 from dataclasses import dataclass, field
 from typing import Literal, NamedTuple
 
+from .blob_writer import BlobWriter, StagedBlob
 from .compression import Compression
 from .digest import Cancel, Digest
 from .image import OCI_LAYER_TYPES
 from .layers import KEPT, LayerFacts, LayerReading, LayerSource
-from .layout import BlobWriter, RegistryLayout, StagedBlob
+from .layout import RegistryLayout
 
 
 class _Key(NamedTuple):

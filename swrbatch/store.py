@@ -29,9 +29,10 @@ from .archive import MAX_OCI_MANIFEST
 from .attempt import Attempt, Decision, ImageRecord, LoadResult, LoadRules, with_refusals
 from .cts import Actor, Trace, canonical_json, new_trace, now_ms
 from .digest import Digest
+from .disk import locked, run_folder
 from .errors import StoreError, codes_of
 from .image import Manifest
-from .layout import Link, locked, run_folder
+from .layout import Link
 from .ledger import Ledger
 from .ledger.acting import Acting, acting
 from .ledger.events import append_events, chain_identity

@@ -8,8 +8,9 @@ from contextlib import contextmanager
 from typing import Final
 
 from .digest import Cancel
+from .disk import disk_errors, locked, run_folder
 from .errors import StoreError
-from .layout import RegistryLayout, disk_errors, locked, run_folder
+from .layout import RegistryLayout
 
 LEDGER: Final = "ledger.db"
 

@@ -28,8 +28,8 @@ from sqlalchemy import delete
 from .archive import MAX_OCI_MANIFEST
 from .cts import Actor, new_run_id, now_ms
 from .digest import Cancel, Digest
+from .disk import locked
 from .errors import StoreError
-from .layout import locked
 from .ledger.access import account_facts
 from .ledger.acting import Acting, acting
 from .ledger.loads import read_settings

@@ -21,14 +21,15 @@ from typing import Any, Final
 
 from .archive import MAX_CONFIG, MAX_DECOMPRESSED
 from .attempt import Attempt, Decision, ImageRecord, LoadResult, LoadRules, OnConflict, with_refusals
+from .blob_writer import BlobWriter, StagedBlob
 from .compression import Compression, sniff
 from .cts import Actor, new_run_id, now_ms
 from .digest import Cancel, Digest, Extent
+from .disk import disk_errors, locked
 from .errors import ArchiveFault, Issue, Refused, StoreError, UsageError, fault, issue, printable
 from .export import tags_matching
 from .image import MAX_TEXT, OCI_LAYER_TYPES, Descriptor, ImageConfig, Manifest
 from .layers import Budget, LayerFacts, LayerReading, LayerSource
-from .layout import BlobWriter, StagedBlob, disk_errors, locked
 from .ledger.access import find
 from .ledger.acting import acting, reading
 from .policy import parse_reference

@@ -18,8 +18,8 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Annotated, Any, Union, get_args, get_origin, get_type_hints
 
 from . import faults
+from .disk import disk_errors
 from .errors import ExitCode, SwrbatchError
-from .layout import disk_errors
 from .results import ROWS, ArchiveRow, EventRow, FindingRow, ImageRow, IssueRow, LayerRow, Millis, RunRow
 
 if TYPE_CHECKING:

@@ -15,7 +15,7 @@ from sqlalchemy import select
 
 from .cts import Actor, new_run_id, new_trace, now_ms
 from .digest import Cancel
-from .layout import locked
+from .disk import locked
 from .ledger.access import find
 from .ledger.events import append_events
 from .ledger.schema import organizations, repositories

@@ -24,10 +24,11 @@ from sqlalchemy import delete, select, tuple_
 from .archive import MAX_CONFIG, MAX_DECOMPRESSED, MAX_OCI_MANIFEST
 from .compression import Compression, sniff
 from .digest import Cancel, Digest, Extent, hash_extent
+from .disk import disk_errors, locked, run_folder
 from .errors import ArchiveFault, Issue, has_errors, issue
 from .image import ImageConfig, Manifest
 from .layers import Budget, LayerReading, LayerSource
-from .layout import Link, disk_errors, locked, run_folder
+from .layout import Link
 from .ledger.events import verify_chain
 from .ledger.schema import layer_blobs, tags
 from .sizes import counted

@@ -22,7 +22,7 @@ from imagetar import HELLO, TAG, Image, Layer, containerd, crane, docker25, dock
 from swrbatch import RunResult, Store, StoreError, faults, import_archives
 from swrbatch.compression import Compression
 from swrbatch.digest import Cancel
-from swrbatch.layout import run_folder
+from swrbatch.disk import run_folder
 from swrbatch.policy import limits_for
 from swrbatch.prepare import Rules, Workshop, prepare
 from swrbatch.rename import Rename

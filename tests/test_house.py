@@ -36,6 +36,8 @@ ORDER = [
     "patches",
     "cts",
     "rights",
+    "disk",
+    "blob_writer",
     "layout",
     "store_folder",
     "attempt",

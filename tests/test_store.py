@@ -31,10 +31,10 @@ import swrbatch.ledger
 from imagetar import HELLO, PRODUCERS, Image, Layer, containerd, crane, docker25, docker_legacy, skopeo
 from swrbatch import RunResult, Store, StoreError, UsageError, check_archives, faults, import_archives
 from swrbatch.actors import current_actor
+from swrbatch.blob_writer import BLOCK, BlobWriter
 from swrbatch.cts import catalog
 from swrbatch.digest import Digest
 from swrbatch.image import OCI_LAYER_TYPES
-from swrbatch.layout import BLOCK, BlobWriter
 from swrbatch.ledger.access import set_grant
 from swrbatch.ledger.acting import acting
 from swrbatch.ledger.schema import HEAD, metadata

@@ -19,8 +19,8 @@ from swrbatch import Store, StoreError, import_archives
 from swrbatch.actors import DEFAULT_ACCOUNT, current_actor
 from swrbatch.cts import Actor
 from swrbatch.digest import Digest
+from swrbatch.disk import locked
 from swrbatch.errors import Refused
-from swrbatch.layout import locked
 from swrbatch.ledger.deletions import delete_repository, delete_tag
 from swrbatch.sweep import Garbage, collect_garbage
 from swrbatch.verify import verify_store

@@ -295,7 +295,7 @@ def test_a_disk_that_fails_is_no_fault_of_an_image(tmp_path: Path, monkeypatch: 
     def full(*_: object) -> None:
         raise StoreError("a layer cannot be written: No space left on device")
 
-    monkeypatch.setattr("swrbatch.layout.BlobWriter.write", full)
+    monkeypatch.setattr("swrbatch.blob_writer.BlobWriter.write", full)
     with pytest.raises(StoreError, match="No space left"):
         sync(source, target)
     monkeypatch.undo()

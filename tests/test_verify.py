@@ -21,9 +21,9 @@ from hypothesis import strategies as st
 from imagetar import HELLO, Image, Layer, containerd, docker_legacy
 from swrbatch import Cancel, Store, StoreError, import_archives
 from swrbatch.digest import Digest
+from swrbatch.disk import locked
 from swrbatch.errors import CODES, Cancelled
 from swrbatch.image import Manifest
-from swrbatch.layout import locked
 from swrbatch.verify import VerifyResult, verify_store
 from test_crash import TEAM, check_sound, files_of, in_memory, write
 

@@ -22,10 +22,10 @@ from ..attempt import ImageRecord, LoadRules
 from ..compression import Compression, sniff
 from ..cts import Actor, Trace, new_trace
 from ..digest import Cancel, Digest, Extent
+from ..disk import disk_errors, locked
 from ..errors import ArchiveFault, StoreError, printable
 from ..image import ImageConfig, Manifest
 from ..layers import Budget, LayerReading, LayerSource
-from ..layout import disk_errors, locked
 from ..ledger.events import append_events
 from ..ledger.loads import LoadState, decide, plan, read_state, write_layer_blobs, write_loads, write_settings
 from ..ledger.schema import accounts, organizations, repositories, tags

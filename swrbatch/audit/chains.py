@@ -39,8 +39,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
+from ..disk import disk_errors
 from ..errors import UsageError, printable
-from ..layout import disk_errors
 from .digests import SIGNATURE, signed_text
 from .signing import Verifier
 

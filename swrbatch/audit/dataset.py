@@ -27,8 +27,8 @@ from typing import TYPE_CHECKING, Any, Final
 
 from .. import __version__, faults
 from ..cts import DEFAULT_CATALOG
+from ..disk import disk_errors
 from ..errors import StoreError, UsageError
-from ..layout import disk_errors
 from ..tables import parquet_options, replacing, row_schema
 from .packed import REPEATED_TEXTS, plain_size, pruned, writable, written_schema
 from .traces import TraceRow

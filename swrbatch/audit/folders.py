@@ -21,8 +21,8 @@ from itertools import islice
 from typing import Any, Final
 
 from .. import faults
+from ..disk import disk_errors
 from ..errors import StoreError, UsageError
-from ..layout import disk_errors
 from ..store import Store
 from ..tables import replacing
 from . import digests, forms

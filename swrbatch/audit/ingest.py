@@ -23,9 +23,9 @@ from typing import Annotated, Any, Final
 
 from ..allocation import keep_memory
 from ..digest import Cancel
+from ..disk import disk_errors
 from ..duck import BATCH
 from ..errors import printable
-from ..layout import disk_errors
 from ..tables import replacing, row_schema, rows_to_arrow
 from .ahead import ahead
 from .bulk import CHUNK_BYTES, CHUNK_FILES, Bulk, Taken

@@ -20,8 +20,8 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Final
 
+from ..disk import disk_errors
 from ..errors import StoreError, UsageError, printable
-from ..layout import disk_errors
 from .offline import loads
 from .publish import alone, write_text
 

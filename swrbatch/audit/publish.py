@@ -12,8 +12,8 @@ import os
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any, Final
 
+from ..disk import disk_errors
 from ..errors import StoreError
-from ..layout import disk_errors
 from ..tables import replacing, row_columns, write_parquet
 from .export import spreadsheet
 from .rows import TABLES

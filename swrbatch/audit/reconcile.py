@@ -20,7 +20,7 @@ from dataclasses import dataclass
 
 from sqlalchemy import select
 
-from ..layout import locked
+from ..disk import locked
 from ..ledger.events import FIRST
 from ..ledger.schema import organizations, repositories
 from ..store import Store, tag_name

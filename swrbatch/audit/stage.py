@@ -16,8 +16,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 from ..digest import Cancel
+from ..disk import disk_errors
 from ..duck import BATCH, connect, database_errors
-from ..layout import disk_errors
 from ..tables import row_schema, rows_to_arrow
 from .dataset import UNKNOWN_DAY, Dataset
 from .duplicates import Verdict, settled, taken

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO, Final
 
 from ..compression import CorruptData
 from ..digest import Cancel
-from ..layout import disk_errors
+from ..disk import disk_errors
 from . import files
 from .files import InputFile, source_of
 from .traces import Source

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import xml.etree.ElementTree as ET
 
+from ..disk import disk_errors
 from ..errors import Lang
-from ..layout import disk_errors
 from ..results import ImageRow, IssueRow
 from ..tables import RunResult
 

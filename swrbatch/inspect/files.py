@@ -15,7 +15,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Final, Self
 
 from ..digest import Cancel, Digest
-from ..layout import disk_errors
+from ..disk import disk_errors
 from ..tar import BLOCK, TarSource
 from .contents import PieceSource, tar_reader
 from .tree import path_parts
