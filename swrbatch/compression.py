@@ -18,6 +18,7 @@ from __future__ import annotations
 import bz2
 import enum
 import lzma
+import struct
 import threading
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
 from typing import IO, Any, Protocol, cast
@@ -40,6 +41,8 @@ _WINDOW = 128 << 20
 _COMMON_WINDOW = 8 << 20
 _XZ_OVERHEAD = 1 << 20
 _INPUT = 64 << 10
+_STORED = 32
+_GZIP_HEADER = b"\x1f\x8b\x08\0\0\0\0\0\0\xff"
 _TOO_WIDE = f"its window is larger than {format_size(_WINDOW)}; it may be whole: compress it again with a smaller one"
 
 
@@ -329,9 +332,16 @@ def _decompress_zstd(chunks: Iterable[bytes], turn: _Turn) -> Iterator[bytes]:
 
 
 def _gzip_block(chunk: bytes) -> bytes:
-    # Stateless on purpose: isal's streaming compressor gives now and then another output for the same input.
-    member: bytes = isal_zlib.compress(chunk, 1, wbits=31)
-    return member
+    # At the start of a stream without a dictionary, isal (ISA-L up to 2.32) takes one hash from a register that holds an address:
+    # one block of some thousands then lacks a match, or has one more, from process to process and from thread to thread. With a
+    # dictionary it does not. So the first bytes of a block are stored as they are, and are the dictionary of the others.
+    first, others = chunk[:_STORED], memoryview(chunk)[_STORED:]
+    pieces = [_GZIP_HEADER, struct.pack("<BHH", not others, len(first), len(first) ^ 0xFFFF), first]
+    if others:
+        stream = isal_zlib.compressobj(level=1, wbits=-15, zdict=first)
+        pieces += stream.compress(others), stream.flush()
+    pieces.append(struct.pack("<II", isal_zlib.crc32(chunk), len(chunk)))
+    return b"".join(pieces)
 
 
 def _zstd_block(chunk: bytes) -> bytes:

@@ -428,6 +428,30 @@ def test_side_by_side_and_again_the_bytes_are_the_same(kind: Compression) -> Non
         assert len(set(layers.map(lambda _: b"".join(written(kind, content, blocks)), range(12)))) == 1
 
 
+@pytest.mark.parametrize("kind", WRITTEN)
+def test_where_memory_lies_does_not_change_the_bytes(kind: Compression) -> None:
+    """isal takes a hash from an address when a stream has no dictionary: one block and thread of some thousands then differ.
+
+    Each of these blocks has its first bytes once more, and each thread has its own stack and heap: of 40,000 tries ten differed.
+    """
+    blocks = [first + bytes(range(256)) + first for first in map(random.Random(7).randbytes, [16] * 1000)]
+    together = threading.Barrier(40, timeout=30)
+
+    def encode(_: int) -> list[bytes]:
+        together.wait()
+        return [ENCODERS[kind](block) for block in blocks]
+
+    with ThreadPoolExecutor(40) as pool:
+        first, *others = pool.map(encode, range(40))
+    assert [number for number, block in enumerate(first) if any(other[number] != block for other in others)] == []
+
+
+@given(st.binary(max_size=100))
+def test_small_blobs_are_read_by_others(content: bytes) -> None:
+    for kind in WRITTEN:
+        assert ORACLES[kind](b"".join(written(kind, content))) == content
+
+
 def test_none_is_written_as_it_is() -> None:
     content = noise(CHUNK + 5)
     assert written(Compression.NONE, content) == [content[:CHUNK], content[CHUNK:]]
