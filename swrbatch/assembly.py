@@ -98,7 +98,10 @@ class _Assembly:
             self._read += 1
             # A layer of one block is not worth a second pair of hands. Each that comes calls the next, as long as there is work.
             if self._pool is not None and number and (self._help is None or self._help.running()):
-                self._help = self._pool.submit(self._take_part)
+                try:
+                    self._help = self._pool.submit(self._take_part)
+                except RuntimeError:  # no more threads are to be had: those that there are do it
+                    self._pool = None
         return number, content
 
     def _put(self, number: int, content: bytes) -> None:

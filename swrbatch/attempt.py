@@ -57,6 +57,11 @@ class Decision:
     new_repository: bool = False
     new_administrator: bool = False
 
+    @property
+    def there(self) -> bool:
+        """Whether the reference stands for the image now."""
+        return self.status in ("loaded", "overwritten", "unchanged")
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Attempt:
@@ -88,6 +93,11 @@ class LoadResult:
     attempt: Attempt
     decisions: tuple[Decision, ...]
     events: list[dict[str, Any]] = field(default_factory=list)
+
+    @property
+    def there(self) -> bool:
+        """Whether the store has the image now, under one of its names at least."""
+        return any(decision.there for decision in self.decisions)
 
 
 def with_refusals(result: LoadResult) -> LoadResult:

@@ -15,12 +15,12 @@ import itertools
 import os
 import shutil
 from collections import deque
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from concurrent.futures import TimeoutError as FutureTimeout
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any, Final, Literal
+from typing import TYPE_CHECKING, Any, Final, Literal, TypeVar
 
 from .actors import DEFAULT_ACCOUNT, current_actor
 from .allocation import keep_memory
@@ -34,7 +34,7 @@ from .order import Order
 from .policy import Limits, Naming, is_registry, limits_for
 from .prepare import Prepared, PreparedImage, Progress, Rules, Workshop, prepare
 from .rename import Rename, load_rename
-from .sizes import format_size
+from .sizes import format_size, parse_size
 from .staging import Staging
 
 if TYPE_CHECKING:
@@ -51,6 +51,8 @@ AHEAD: Final = 2 * GROUP
 AHEAD_BYTES: Final = 8 << 30
 """Bytes of their files: what is read ahead lies staged on the store's disk."""
 
+_T = TypeVar("_T")
+Archives = Sequence[str | os.PathLike[str]] | str | os.PathLike[str]
 CompressionOption = Literal["auto", "gzip", "zstd", "none"]
 
 
@@ -82,20 +84,19 @@ class BatchOptions:
     lint: Gate | None = None
 
 
-def check_archives(
-    archives: Sequence[str | os.PathLike[str]], *, store: Store | None = None, cancel: Cancel | None = None, **options: Any
-) -> RunResult:
-    """Check archives and store nothing; with a `store` also find what would be refused there.
+def check_archives(archives: Archives, *, store: Store | None = None, cancel: Cancel | None = None, **options: Any) -> RunResult:
+    """Check archives (one path, or several) and store nothing; with a `store` also find what would be refused there.
 
-    `options`: the fields of `BatchOptions` by name, single limits (`max_files`, `max_archive_size`, `max_layer_size`,
-    `max_decompressed`, in bytes), renaming (`retag`, `into`, `names`) and lint (`lint=True`; `lint_config`, a file, and
-    `lint_fail_on`, the level from which on findings refuse an image, ask for it too). Raises `UsageError` for wrong ones.
+    `archives` are files as they are named: `sources.expand` finds those of folders, globs and lists.
+    `options`: the fields of `BatchOptions` by name, single limits (`max_files`; `max_archive_size`, `max_layer_size`,
+    `max_decompressed` in bytes or as `2GiB`), renaming (`retag`, `into`, `names`) and lint (`lint=True`; `lint_config`, a file,
+    and `lint_fail_on`, the level from which on findings refuse an image, ask for it too). Raises `UsageError` for wrong ones.
     """
     return _raise_failure(run_batch(archives, store, batch_options(**options), load=False, cancel=cancel))
 
 
 def import_archives(
-    archives: Sequence[str | os.PathLike[str]],
+    archives: Archives,
     store: Store | str | os.PathLike[str],
     *,
     cancel: Cancel | None = None,
@@ -115,13 +116,14 @@ def import_archives(
 
 def batch_options(
     *,
-    retag: Sequence[str] = (),
+    retag: Sequence[str | os.PathLike[str]] = (),
     into: str | None = None,
     names: str | os.PathLike[str] | None = None,
+    report: str | os.PathLike[str] | None = None,
     max_files: int | None = None,
-    max_archive_size: int | None = None,
-    max_layer_size: int | None = None,
-    max_decompressed: int | None = None,
+    max_archive_size: int | str | None = None,
+    max_layer_size: int | str | None = None,
+    max_decompressed: int | str | None = None,
     lint: bool = False,
     lint_config: str | os.PathLike[str] | None = None,
     lint_fail_on: str | None = None,
@@ -130,20 +132,26 @@ def batch_options(
     """`BatchOptions` from plain values; UsageError for an unknown field, profile, limit or rule."""
     known = {f.name for f in dataclasses.fields(BatchOptions)}
     if unknown := sorted(set(fields) - known):
-        raise UsageError(f"unknown option {', '.join(unknown)}; there are {', '.join(sorted(known))}")
+        own = {"limits", "rename", "against_new_store"}
+        more = {"max_files", "max_archive_size", "max_layer_size", "max_decompressed", "lint_config", "lint_fail_on"}
+        there = sorted((known - own) | more | {"retag", "into", "names"})
+        raise UsageError(f"unknown option {', '.join(unknown)}; there are {', '.join(there)}")
     limits = limits_for(
         fields.get("profile", "page"),
         max_files=max_files,
-        max_archive_size=max_archive_size,
-        max_layer_size=max_layer_size,
-        max_decompressed=max_decompressed,
+        max_archive_size=_bytes(max_archive_size),
+        max_layer_size=_bytes(max_layer_size),
+        max_decompressed=_bytes(max_decompressed),
     )
     gate = None
     if lint or lint_config is not None or lint_fail_on is not None:
         from .lint.gate import gate_of  # the rules are slow to import
 
         gate = gate_of(lint_config, lint_fail_on)
-    chosen = BatchOptions(**{"limits": limits, "rename": load_rename(retag, into, names), "lint": gate, **fields})
+    rules = [retag] if isinstance(retag, str | os.PathLike) else retag
+    rename = load_rename([os.fspath(rule) for rule in rules], into, names)
+    where = None if report is None else os.fspath(report)
+    chosen = BatchOptions(**{"limits": limits, "rename": rename, "report": where, "lint": gate, **fields})
     for name, value, allowed in (
         ("naming", chosen.naming, ("guide", "api")),
         ("compression", chosen.compression, ("auto", "gzip", "zstd", "none")),
@@ -159,6 +167,10 @@ def batch_options(
     return chosen
 
 
+def _bytes(size: int | str | None) -> int | None:
+    return parse_size(size) if isinstance(size, str) else size
+
+
 def _raise_failure(result: RunResult) -> RunResult:
     if isinstance(result.failure, StoreError):
         raise result.failure
@@ -166,7 +178,7 @@ def _raise_failure(result: RunResult) -> RunResult:
 
 
 def run_batch(
-    archives: Sequence[str | os.PathLike[str]],
+    archives: Archives,
     store: Store | Opening | None,
     options: BatchOptions,
     *,
@@ -180,7 +192,18 @@ def run_batch(
     happens later, `RunResult.failure` holds.
     """
     opening = store if store is None or isinstance(store, Opening) else Opening.of(store)
-    return _Batch([os.fspath(a) for a in archives], opening, options, load, cancel or Cancel(), progress).run()
+    names = [archives] if isinstance(archives, str | os.PathLike) else archives
+    return _Batch([os.fspath(name) for name in names], opening, options, load, cancel or Cancel(), progress).run()
+
+
+class _Pool(ThreadPoolExecutor):
+    """Threads without which there is no run: where the system gives none, the run ends with what to do about it."""
+
+    def submit(self, fn: Callable[..., _T], /, *args: Any, **kwargs: Any) -> Future[_T]:
+        try:
+            return super().submit(fn, *args, **kwargs)
+        except RuntimeError as e:
+            raise StoreError(f"the system gives no more threads ({e}): allow more (ulimit -u, a container's pids limit)") from e
 
 
 class _Batch:
@@ -217,6 +240,7 @@ class _Batch:
         self.order: Order | None = None
         self.staging: Staging | None = None
         self.tmp = ""
+        self.left = 0
 
     def _meet_store(self) -> None:
         """Open the store, if there is one, and hold the options against what it has set; once."""
@@ -259,6 +283,8 @@ class _Batch:
 
     def _check_report(self) -> None:
         report = self.options.report
+        if report is not None and os.path.exists(report) and not os.path.isdir(report):
+            raise UsageError(f"--report {printable(report)}: it is no folder; name one, it is made at need")
         if report is not None and self.opening is not None:
             store = os.path.realpath(self.opening.folder.path)
             if os.path.commonpath([store, os.path.realpath(report)]) == store:
@@ -283,7 +309,8 @@ class _Batch:
             try:
                 write_report(self.options.report, result)
             except StoreError as e:
-                result = replace(result, failure=failure or e, run=replace(result.run, exit_code=ExitCode.STORE))
+                failure = failure or e
+                result = replace(result, failure=failure, run=replace(result.run, exit_code=ExitCode.STORE, error=str(failure)))
         return result
 
     def _work(self, stack: ExitStack) -> None:
@@ -292,7 +319,8 @@ class _Batch:
             self.gated = self.outcome.gated = self._lint(self.options.lint, stack)
         keep_memory()
         jobs = self.options.jobs or os.cpu_count() or 1
-        pools = [ThreadPoolExecutor(jobs, thread_name_prefix=f"swrbatch-{what}") for what in ("archive", "layer", "block")]
+        kinds = {"archive": _Pool, "layer": _Pool, "block": ThreadPoolExecutor}
+        pools = [kind(jobs, thread_name_prefix=f"swrbatch-{what}") for what, kind in kinds.items()]
         # A run that ends early does not wait for what has not begun; what has begun ends at its next chunk.
         for pool in pools:
             stack.callback(pool.shutdown, cancel_futures=True)
@@ -325,6 +353,7 @@ class _Batch:
         for group in self._groups(pools[0], shop):
             self._commit(group)
             if self.options.fail_fast and self.outcome.any_rejected:
+                self.left = len(self.names) - len(self.outcome.archives)
                 return
 
     def _lint(self, gate: Gate, stack: ExitStack) -> Gated:
@@ -415,7 +444,7 @@ class _Batch:
         def load(attempts: Sequence[Attempt], images: Sequence[PreparedImage | None]) -> list[LoadResult]:
             results = store.load(attempts, self.actor, self.rules, self.run_id, self.tmp)
             for image, result in zip(images, results, strict=True):
-                if image is not None and not result.attempt.refused:
+                if image is not None and result.there:
                     order.loaded(image)
             return results
 
@@ -465,6 +494,7 @@ class _Batch:
             profile=self.options.profile,
             options=options,
             actor=self.actor,
+            left=self.left,
         )
 
 

@@ -55,7 +55,8 @@ class BlobWriter:
                 self._held += data
                 return
             # Memory of its own is at the border of a page, as such writes want it; most blobs of small images never need it.
-            self._block = memoryview(mmap.mmap(-1, BLOCK))
+            with disk_errors("a layer cannot be written"):
+                self._block = memoryview(mmap.mmap(-1, BLOCK))
             data, self._held = bytes(self._held) + data, bytearray()
         view = memoryview(data)
         while view:
@@ -101,7 +102,8 @@ class BlobWriter:
     def __exit__(self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None) -> None:
         os.close(self._fd)
         if kind is not None:
-            with contextlib.suppress(FileNotFoundError):
+            # What went wrong is on its way already; a file that cannot be removed goes with the run's folder.
+            with contextlib.suppress(OSError):
                 os.unlink(self.path)
 
 

@@ -202,6 +202,11 @@ class Manifest:
         return cls(raw, Digest.of(raw), media_type, config_descriptor, descriptors)
 
 
+def layer_media_type(compression: Compression) -> str:
+    """The OCI media type of a layer that is compressed so."""
+    return OCI_LAYER_TYPES.get(compression, "application/octet-stream")
+
+
 def layer_compression(media_type: str) -> Compression | None:
     """The compression that a layer's media type promises; None for an unknown type."""
     return _LAYER_COMPRESSION.get(media_type)

@@ -178,7 +178,7 @@ class RegistryLayout:
 
     def repositories(self) -> Iterator[str]:
         """Every repository folder, by its path."""
-        for folder, names, _ in os.walk(self._repositories):
+        for folder, names, _ in _walk(self._repositories):
             if "_manifests" in names or "_layers" in names:
                 yield os.path.relpath(folder, self._repositories)
             # `_uploads` and the like are no repositories.
@@ -188,7 +188,7 @@ class RegistryLayout:
         """Every tag folder as (repository, tag, digest served); the digest is None for a damaged link."""
         for repository in self.repositories():
             for tag in sorted(_listdir(f"{self._repositories}/{repository}/_manifests/tags")):
-                if os.path.exists(self._current(repository, tag)):
+                if _is_there(self._current(repository, tag)):
                     yield repository, tag, self.read_tag(repository, tag)
 
     def revision_link(self, repository: str, digest: Digest) -> str:
@@ -310,7 +310,28 @@ def _named_by_digest(path: str) -> list[Digest]:
 
 
 def _listdir(path: str) -> list[str]:
-    try:
-        return os.listdir(path)
-    except (FileNotFoundError, NotADirectoryError):
-        return []
+    with disk_errors("a folder of the store cannot be read"):
+        try:
+            return os.listdir(path)
+        except (FileNotFoundError, NotADirectoryError):
+            return []
+
+
+def _walk(top: str) -> Iterator[tuple[str, list[str], list[str]]]:
+    """`os.walk`, which would pass over what it cannot read: what is in there would seem not to be."""
+
+    def refuse(e: OSError) -> None:
+        if not isinstance(e, FileNotFoundError):
+            with disk_errors("a folder of the store cannot be read"):
+                raise e
+
+    return os.walk(top, onerror=refuse)
+
+
+def _is_there(path: str) -> bool:
+    with disk_errors("a link cannot be looked at"):
+        try:
+            os.stat(path)
+        except (FileNotFoundError, NotADirectoryError):
+            return False
+    return True

@@ -17,10 +17,11 @@ if TYPE_CHECKING:
 class Opening:
     """A store by its folder, opened by the thread that first asks for it, once. Use as a context manager.
 
-    Raises `StoreError` as `StoreFolder` does, and from `store` as `Store` does.
+    `cancel` ends waiting for others who open it. Raises `StoreError` as `StoreFolder` does, and from `store` as `Store` does.
     """
 
-    def __init__(self, path: str | os.PathLike[str], *, create: bool = False) -> None:
+    def __init__(self, path: str | os.PathLike[str], *, create: bool = False, cancel: Cancel | None = None) -> None:
+        self._cancel = cancel
         self.folder = StoreFolder(path, create=create)
         self._create = create
         self._opened: Future[Store] = Future()
@@ -29,7 +30,7 @@ class Opening:
     def of(cls, store: Store) -> Opening:
         """A store that is open already; whoever opened it closes it."""
         opening = cls.__new__(cls)
-        opening.folder, opening._create, opening._opened = store, False, Future()
+        opening.folder, opening._create, opening._cancel, opening._opened = store, False, None, Future()
         opening._opened.set_result(store)
         return opening
 
@@ -44,7 +45,7 @@ class Opening:
             try:
                 from .store import Store  # slow to import
 
-                self._opened.set_result(Store(self.folder.path, create=self._create))
+                self._opened.set_result(Store(self.folder.path, create=self._create, cancel=self._cancel))
             except BaseException as e:
                 self._opened.set_exception(e)
         return self._opened.result()

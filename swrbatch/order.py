@@ -21,11 +21,11 @@ Form = tuple[Digest, Compression]
 
 @dataclass(frozen=True, slots=True)
 class _Brought:
-    """The blob (size in bytes) that a layer has in the store, and the archive of this run that brought it first."""
+    """The blob (size in bytes) that a layer has in the store, and the image of this run that brought it first."""
 
     digest: Digest
     size: int
-    archive: str
+    image: tuple[str, int]
 
 
 class Order:
@@ -61,17 +61,17 @@ class Order:
         image.attempt = with_manifest(image, None, next(blob for blob in before if blob.digest == config), self._staging)
 
     def loaded(self, image: PreparedImage) -> None:
-        """Note what an image brought. Of blobs that came with this run, the first archive in order did not reuse them."""
-        archive = image.attempt.archive
+        """Note what an image brought. Of blobs that came with this run, the first image in order did not reuse them."""
+        name = image.attempt.archive, image.attempt.image_index
         found = list(self._layers(image))
         image.taken = tuple(
             each
             if each.staged is None
-            else replace(each, reused=blob is not None and blob.digest == each.digest and blob.archive != archive)
+            else replace(each, reused=blob is not None and blob.digest == each.digest and blob.image != name)
             for each, blob in found
         )
         for each in image.taken:
-            self._first.setdefault(_form(each), _Brought(each.digest, each.size, archive))
+            self._first.setdefault(_form(each), _Brought(each.digest, each.size, name))
 
     def _layers(self, image: PreparedImage) -> Iterator[tuple[TakenLayer, _Brought | None]]:
         return ((each, self._first.get(_form(each))) for each in image.taken)

@@ -10,10 +10,12 @@ from typing import TYPE_CHECKING, Any
 from .attempt import Decision, LoadResult
 from .cts import Actor, now_ms
 from .errors import ExitCode, SwrbatchError, codes_of
+from .image import layer_media_type
 from .policy import Limits, upload_seq
 from .prepare import Prepared, PreparedImage
 from .redaction import assigned, redacted, secret_values
 from .results import ArchiveRow, EventRow, FindingRow, ImageRow, IssueRow, LayerRow, Millis, RunRow, issue_row
+from .sizes import counted
 from .tables import RunResult
 
 if TYPE_CHECKING:
@@ -49,7 +51,7 @@ class Outcome:
             rows = self._image_rows(image, result)
             statuses += [row.status for row in rows]
             self.images += rows
-            self._layer_rows(image)
+            self._layer_rows(image, result)
             self._finding_rows(name, prepared, image)
         for result in results:
             self.events += [self._event_row(row) for row in result.events]
@@ -77,29 +79,25 @@ class Outcome:
         config, manifest, record = prepared.image.config, attempt.manifest, attempt.record
         reused = sum({t.digest: t.size for t in prepared.taken if t.reused}.values())
         known = bool(prepared.taken) or (config is not None and not config.diff_ids)
-        built = manifest is not None
         common: dict[str, Any] = {
             "run_id": self.run_id,
             "archive": attempt.archive,
             "image_index": attempt.image_index,
             "image_id": str(config.digest) if config else None,
-            "manifest_digest": str(manifest.digest) if manifest else None,
             "source_index_digest": _text(prepared.image.oci.index_digest) if prepared.image.oci else None,
-            "media_type": manifest.media_type if manifest else None,
             "architecture": config.architecture if config else None,
             "os": config.os if config else None,
             "created": config.created if config else None,
             "docker_version": (config.docker_version or None) if config else None,
             "layers": len(prepared.image.layers),
             "uncompressed_bytes": record.uncompressed_bytes if record and known else None,
-            "stored_bytes": record.stored_bytes if record and built else None,
-            "reused_bytes": reused if built else None,
             "issue_codes": tuple(codes_of(attempt.issues)),
         }
         decisions = iter(zip(attempt.references, result.decisions, strict=True))
         rows = []
         for original, reference in zip(attempt.originals or ("",), prepared.parsed or (None,), strict=False):
             decision = next(decisions)[1] if reference is not None else Decision("rejected")
+            stored = manifest if decision.there else None
             rows.append(
                 ImageRow(
                     original_reference=original or None,
@@ -108,6 +106,10 @@ class Outcome:
                     organization=reference.namespace if reference else None,
                     repository=reference.repository if reference else None,
                     tag=reference.tag if reference else None,
+                    manifest_digest=str(stored.digest) if stored else None,
+                    media_type=stored.media_type if stored else None,
+                    stored_bytes=record.stored_bytes if record and stored else None,
+                    reused_bytes=reused if stored else None,
                     status=decision.status,
                     previous_digest=decision.previous,
                     **common,
@@ -120,13 +122,15 @@ class Outcome:
                         self.stored[str(taken.digest)] = taken.size
         return rows
 
-    def _layer_rows(self, prepared: PreparedImage) -> None:
+    def _layer_rows(self, prepared: PreparedImage, result: LoadResult) -> None:
         attempt = prepared.attempt
+        manifest = attempt.manifest if result.there else None
         config = prepared.image.config
         told = config.created_by() if config else ()
         secret = secret_values(pair for step in told for pair in assigned(step))
         steps = [redacted(step, secret) for step in told]
-        for position, taken in enumerate(prepared.taken):
+        for position, (source, taken) in enumerate(zip(prepared.image.layers, prepared.taken, strict=False)):
+            facts = taken.facts
             self.layers.append(
                 LayerRow(
                     run_id=self.run_id,
@@ -134,12 +138,13 @@ class Outcome:
                     image_index=attempt.image_index,
                     image_id=str(config.digest) if config else "",
                     layer_index=position,
-                    diff_id=str(taken.facts.diff_id),
-                    digest=str(taken.digest),
-                    media_type=taken.media_type,
-                    uncompressed_bytes=taken.facts.uncompressed_bytes,
-                    stored_bytes=taken.size,
-                    reused=taken.reused,
+                    diff_id=str(facts.diff_id),
+                    digest=str(taken.digest if manifest else facts.source_digest),
+                    media_type=manifest.layers[position].media_type if manifest else layer_media_type(source.compression),
+                    uncompressed_bytes=facts.uncompressed_bytes,
+                    stored_bytes=taken.size if manifest else facts.source_bytes,
+                    in_store=manifest is not None,
+                    reused=taken.reused and manifest is not None,
                     created_by=steps[position] if position < len(steps) else None,
                 )
             )
@@ -177,9 +182,17 @@ class Outcome:
         profile: str,
         options: Mapping[str, Any],
         actor: Actor,
+        left: int,
     ) -> RunResult:
-        """The run as it ended now: `failure` is what ended it early, the rest goes into its row. `started` in ms UTC."""
+        """The run as it ended now: `failure` is what ended it early, or `left` archives were not looked at (--fail-fast).
+
+        The rest goes into its row. `started` in ms UTC.
+        """
         from . import __version__
+
+        error = str(failure) if failure else None
+        if left and failure is None:
+            error = f"stopped at the first rejected archive (--fail-fast): {counted(left, 'archive')} not looked at"
 
         counts = dict.fromkeys(("loaded", "overwritten", "unchanged", "skipped", "rejected", "valid"), 0)
         for row in self.images:
@@ -218,7 +231,7 @@ class Outcome:
                 bytes_stored=sum(self.stored.values()),
                 bytes_reused=sum(accepted.values()),
                 exit_code=code,
-                error=str(failure) if failure else None,
+                error=error,
             ),
             archives=tuple(self.archives),
             images=tuple(self.images),

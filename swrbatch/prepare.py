@@ -6,6 +6,8 @@ loads in the order of the archives. The faults of all images are found, also of 
 
 from __future__ import annotations
 
+import os
+import stat
 import time
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Executor, Future
@@ -124,6 +126,7 @@ def prepare(name: str, position: int, shop: Workshop) -> Prepared:
         if limit is not None and position >= limit:
             raise fault("too-many-files", number=position + 1, limit=limit)
         held = shop.gated.held(name) if shop.gated is not None else None
+        done.file_bytes = _file_size(name)
         opened = open_archive(
             name,
             spool_dir=shop.spool_dir,
@@ -138,6 +141,15 @@ def prepare(name: str, position: int, shop: Workshop) -> Prepared:
     done.issues = [found.at(archive=done.name) for found in done.issues]
     done.seconds = time.perf_counter() - begun
     return done
+
+
+def _file_size(name: str) -> int | None:
+    """The bytes of a regular file; None for anything else."""
+    try:
+        status = os.stat(name)
+    except (OSError, ValueError):
+        return None
+    return status.st_size if stat.S_ISREG(status.st_mode) else None
 
 
 def _prepare_open(done: Prepared, index: ArchiveIndex, shop: Workshop) -> None:
@@ -195,7 +207,8 @@ def _name_image(done: Prepared, image: ArchiveImage, rules: Rules) -> PreparedIm
     names = list(image.names)
     if not names and image.config is not None:
         names = rules.rename.names_for(done.name, str(image.config.digest))
-    found = [] if names else [issue("repotags-empty", place=place)]
+    image_id = str(image.config.digest)[:19] if image.config is not None else f"number {image.index + 1}"
+    found = [] if names else [issue("repotags-empty", place=place, image_id=image_id)]
     parsed: list[Reference | None] = []
     originals: list[str] = []
     renamed: dict[Reference, bool] = {}
@@ -350,8 +363,11 @@ def _finish_image(
         if shop.staging is not None and not broken and not has_errors(image.issues):
             prepared.kept = kept is not None
             assert image.config_extent is not None
-            config = shop.staging.stage_bytes(image.config_extent.read())
-            prepared.attempt = with_manifest(prepared, kept, config, shop.staging)
+            raw = image.config_extent.read()
+            if Digest.of(raw) != image.config.digest:
+                image.issues.append(issue("archive-changed", image_index=image.index))
+            else:
+                prepared.attempt = with_manifest(prepared, kept, shop.staging.stage_bytes(raw), shop.staging)
     image.issues = [each.at(archive=prepared.attempt.archive) for each in image.issues]
     # Also those of an image that is refused: whoever is done with the archive releases them.
     blobs = tuple(dict.fromkeys((*prepared.attempt.blobs, *_staged(taken))))

@@ -10,7 +10,7 @@ import fnmatch
 import io
 import os
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any
@@ -26,15 +26,18 @@ _COLUMNS = ("archive", "image_id", "reference")
 _MAX_FILE = 64 * 1024**2
 
 
+_Rule = tuple[re.Pattern[str], Sequence[str], str]
+
+
 @dataclass(frozen=True, slots=True)
 class Rename:
     """Renaming on import; built by `load_rename`. `Rename()` changes nothing.
 
-    A rule is a glob and its template as alternating text and field names. `named` maps (archive, first 12 digits of
-    the image ID) to (digits given, reference). `told` are the options that it was built of, for the report.
+    A rule is a glob, its template as alternating text and field names, and where it was given. `named` maps (archive, first 12
+    digits of the image ID) to (digits given, reference). `told` are the options that it was built of, for the report.
     """
 
-    rules: Sequence[tuple[re.Pattern[str], Sequence[str]]] = ()
+    rules: Sequence[_Rule] = ()
     into: str | None = None
     named: Mapping[tuple[str, str], Sequence[tuple[str, str]]] = field(default_factory=lambda: MappingProxyType({}))
     told: Mapping[str, Any] = field(default_factory=lambda: MappingProxyType({}))
@@ -43,7 +46,7 @@ class Rename:
         """The name that `raw` gets, and whether a rule changed it. The result is not judged: `parse_reference` does."""
         registry, namespace, repository, written = split_name(raw)
         tag, full = ("latest", f"{raw}:latest") if written is None else (written, raw)
-        for pattern, pieces in self.rules:
+        for pattern, pieces, _ in self.rules:
             if pattern.match(full):
                 path = f"{namespace}/{repository}" if namespace else repository
                 fields = dict(zip(_FIELDS, (registry, namespace, repository, path, tag), strict=True))
@@ -53,6 +56,20 @@ class Rename:
         if self.into is not None and not registry and last:
             return f"{self.into}/{last}:{tag}", True
         return raw, False
+
+    def unused(self, originals: Iterable[str], nameless: Iterable[tuple[str, str]]) -> list[str]:
+        """The options that renamed none of these: a --retag whose rules matched no name, a --names for other images.
+
+        `nameless`: (archive, image ID) of images without a name. Of a file with many rules, one that matched is enough.
+        """
+        tagged = [raw if split_name(raw)[3] is not None else f"{raw}:latest" for raw in originals]
+        options: dict[str, bool] = {}
+        for pattern, _, where in self.rules:
+            option = where.partition(": item ")[0]
+            options[option] = options.get(option, False) or any(pattern.match(name) for name in tagged)
+        if self.named:
+            options[f"--names {self.told['names']}"] = any(self.names_for(*each) for each in nameless)
+        return [option for option, matched in options.items() if not matched]
 
     def names_for(self, archive: str, image_id: str) -> list[str]:
         """The names for an image without any, of the rows that give `archive` as it is or its base name."""
@@ -74,7 +91,7 @@ def load_rename(retag: Sequence[str] = (), into: str | None = None, names: str |
     `into`: `HOST/ORG`; a name without a registry that no rule of `retag` matched becomes `HOST/ORG/<last part>:<tag>`
     (guide 4.1). `names`: CSV with the header `archive,image_id,reference`; image_id is at least 12 hex digits.
     """
-    rules: list[tuple[re.Pattern[str], Sequence[str]]] = []
+    rules: list[_Rule] = []
     retag = [retag] if isinstance(retag, str) else list(retag)
     for item in retag:
         if "=" in item and not os.path.isfile(item):
@@ -90,7 +107,7 @@ def load_rename(retag: Sequence[str] = (), into: str | None = None, names: str |
     return Rename(tuple(rules), into, MappingProxyType({} if names is None else _names_of_file(names)), MappingProxyType(told))
 
 
-def _rule(pattern: str, template: str, where: str) -> tuple[re.Pattern[str], Sequence[str]]:
+def _rule(pattern: str, template: str, where: str) -> _Rule:
     """A rule of `Rename`. Templates never reach `str.format`: a field is one of five words, or an error."""
     pattern, template = pattern.strip(), template.strip()
     if not pattern or not template:
@@ -101,7 +118,7 @@ def _rule(pattern: str, template: str, where: str) -> tuple[re.Pattern[str], Seq
             fields = " ".join(f"{{{name}}}" for name in _FIELDS)
             raise UsageError(f"{where}: {printable(piece)!r} is no field of a template; the fields are {fields}")
     try:
-        return re.compile(fnmatch.translate(pattern)), pieces
+        return re.compile(fnmatch.translate(pattern)), pieces, where
     except (re.error, OverflowError) as e:
         raise UsageError(f"{where}: the pattern {printable(pattern)!r} is no glob: {e}") from e
 
@@ -134,6 +151,11 @@ def _rules_of_file(path: str) -> list[tuple[str, str, str]]:
     entries: list[tuple[object, object]] = []
     if isinstance(root, yaml.MappingNode):
         entries = root.value
+        texts = {
+            key.value for key, value in root.value if isinstance(key, yaml.ScalarNode) and isinstance(value, yaml.ScalarNode)
+        }
+        if texts == {"match", "to"}:
+            raise UsageError(f"{where}: one rule without its list; write '- ' before match, and indent to below it")
     elif isinstance(root, yaml.SequenceNode):
         for node in root.value:
             pairs = node.value if isinstance(node, yaml.MappingNode) else []

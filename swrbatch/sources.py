@@ -27,50 +27,72 @@ def is_path(argument: str, *, among_names: bool) -> bool:
     return os.path.lexists(argument) or argument.lower().endswith(SUFFIXES)
 
 
-def expand(arguments: Sequence[str]) -> list[str]:
+def expand(arguments: Sequence[str], left_out: list[str] | None = None) -> list[str]:
     """The archives that the arguments name, in order, each once.
 
     A folder gives the archives below it (`SUFFIXES`, no hidden files) sorted by path; a pattern its matches, sorted. A file
     that does not exist is left in: it becomes a rejected archive, and the others go on. UsageError for what names nothing.
+    `left_out` gets the files of folders that are called otherwise and yet look like archives.
     """
+    others = [] if left_out is None else left_out
+    if sys.stdin is None and ("-" in arguments or "@-" in arguments):
+        raise UsageError("standard input is closed")
     if "-" in arguments and "@-" in arguments:
         raise UsageError("- and @- both read standard input: use one of them")
-    found = [path for argument in arguments for path in _expand_one(argument, listed=False)]
+    found = [path for argument in arguments for path in _expand_one(argument, others, listed=False)]
     return list(dict.fromkeys(found))
 
 
-def _expand_one(argument: str, *, listed: bool) -> Iterator[str]:
+def _expand_one(argument: str, others: list[str], *, listed: bool) -> Iterator[str]:
     if argument == "-":
         yield argument
     elif argument.startswith("@") and not listed and not os.path.exists(argument):
         for line in _lines(argument[1:]):
-            yield from _expand_one(line, listed=True)
+            yield from _expand_one(line, others, listed=True)
     elif os.path.isdir(argument):
-        yield from _search(argument)
+        yield from _search(argument, others)
     elif not os.path.lexists(argument) and glob.has_magic(argument):
         matches = sorted(glob.glob(argument, recursive=True))
         if not matches:
             raise UsageError(f"nothing matches {printable(argument)}")
         for match in matches:
-            yield from _search(match) if os.path.isdir(match) else iter([match])
+            yield from _search(match, others) if os.path.isdir(match) else iter([match])
     else:
         yield argument
 
 
-def _search(folder: str) -> Iterator[str]:
+def _search(folder: str, others: list[str]) -> Iterator[str]:
     found = []
     for path, folders, files in os.walk(folder):
         folders[:] = [name for name in folders if not name.startswith(".")]
         named = [os.path.join(path, name) for name in files if not name.startswith(".") and name.lower().endswith(SUFFIXES)]
         # A pipe that is named itself is waited for; one that lies about is no archive. A dangling link is told as what it is.
         found += [name for name in named if os.path.isfile(name) or not os.path.exists(name)]
+        rest = (os.path.join(path, name) for name in files if not name.startswith(".") and not name.lower().endswith(SUFFIXES))
+        others += filter(_looks_like_archive, rest)
     if not found:
         raise UsageError(f"there is no archive below {printable(folder)} (files that end in {', '.join(SUFFIXES)})")
     yield from sorted(found)
 
 
+def _looks_like_archive(path: str) -> bool:
+    """Whether a file begins as a tar or as something compressed does; False for what cannot be read."""
+    from .compression import Compression, sniff  # lists of Dockerfiles do without decoders
+
+    if not os.path.isfile(path):
+        return False
+    try:
+        with open(path, "rb") as file:
+            head = file.read(512)
+    except OSError:
+        return False
+    return head[257:262] == b"ustar" or sniff(head) is not Compression.NONE
+
+
 def standard_input(cancel: Cancel | None = None) -> Iterator[bytes]:
     """What comes in, until its end. Never waits long at once: Python may miss a signal (Ctrl-C) that comes between two reads."""
+    if sys.stdin is None:
+        raise UsageError("standard input is closed")
     try:
         fd = sys.stdin.fileno()
     except (OSError, ValueError):  # not a file, as in tests and notebooks

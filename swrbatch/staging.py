@@ -7,6 +7,7 @@ the first one compresses, the others only hash. So what an archive stages does n
 
 from __future__ import annotations
 
+import contextlib
 import os
 import threading
 from collections.abc import Iterable, Mapping
@@ -18,7 +19,7 @@ from typing import Literal, NamedTuple
 from .blob_writer import BlobWriter, StagedBlob
 from .compression import Compression
 from .digest import Cancel, Digest
-from .image import OCI_LAYER_TYPES
+from .image import layer_media_type
 from .layers import KEPT, LayerFacts, LayerReading, LayerSource
 from .layout import RegistryLayout
 
@@ -55,7 +56,7 @@ class TakenLayer:
 
     @property
     def media_type(self) -> str:
-        return OCI_LAYER_TYPES.get(self.compression, "application/octet-stream")
+        return layer_media_type(self.compression)
 
 
 @dataclass(slots=True)
@@ -162,7 +163,8 @@ class Staging:
                     if entry.users:
                         continue
                     del self._entries[key], self._by_path[blob.path]
-            if os.path.exists(blob.path):
+            # It is part of the store by now, or what cannot be removed here goes with the run's folder.
+            with contextlib.suppress(OSError):
                 os.unlink(blob.path)
 
 

@@ -15,6 +15,7 @@ under it is that of a few small files.
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import time
@@ -28,7 +29,7 @@ from .actors import DEFAULT_ACCOUNT, current_actor
 from .archive import MAX_OCI_MANIFEST
 from .attempt import Attempt, Decision, ImageRecord, LoadResult, LoadRules, with_refusals
 from .cts import Actor, Trace, canonical_json, new_trace, now_ms
-from .digest import Digest
+from .digest import Cancel, Digest
 from .disk import locked, run_folder
 from .errors import StoreError, codes_of
 from .image import Manifest
@@ -68,9 +69,10 @@ class Store(StoreFolder):
     Raises `StoreError` when there is none, or when it cannot be read or written. Use as a context manager, or call `close`.
     """
 
-    def __init__(self, path: str | os.PathLike[str], *, create: bool = False) -> None:
+    def __init__(self, path: str | os.PathLike[str], *, create: bool = False, cancel: Cancel | None = None) -> None:
         super().__init__(path, create=create)
-        with locked(self.lock("ledger")):
+        self._cancel = cancel
+        with locked(self.lock("ledger"), cancel=cancel):
             self.ledger = Ledger(os.path.join(self.path, LEDGER))
         self.foreign: list[tuple[str, str, str]] = []
         self._heal()
@@ -137,19 +139,26 @@ class Store(StoreFolder):
 
     def load(self, attempts: Sequence[Attempt], actor: Actor, rules: LoadRules, run_id: str, tmp: str) -> list[LoadResult]:
         """Load a group of images, in order, as one transaction; durable, links included, when it returns."""
-        attempts = self._refuse_early(attempts, actor, rules)
-        blobs = {blob.digest: blob for attempt in attempts if not attempt.refused for blob in attempt.blobs}
+        judged = self.judge(attempts, actor, rules)
+        # What the store's rules refuse gets its issues now, and what is skipped is left out: no blob of either is published.
+        attempts = [with_refusals(LoadResult(a, decisions)).attempt for a, decisions in zip(attempts, judged, strict=True)]
+        wanted = [not a.refused and any(d.status != "skipped" for d in made) for a, made in zip(attempts, judged, strict=True)]
+        blobs = {blob.digest: blob for attempt in itertools.compress(attempts, wanted) for blob in attempt.blobs}
         self.layout.publish(blobs.values())
         changes: dict[tuple[str, str], tuple[ImageRecord, Manifest]] = {}
         loaded: list[tuple[Reference, str]] = []
         results = []
-        with self.ledger.write() as connection:
+        with self.ledger.write(self._cancel) as connection:
             now = now_ms()
             state = self._state(connection, attempts, actor, rules)
             traces: list[Trace] = []
             counts = []
-            for attempt in attempts:
+            for number, attempt in enumerate(attempts):
                 decisions = judge_attempt(attempt, state, actor, rules)
+                if not wanted[number] and any(d.status in ("loaded", "overwritten") for d in decisions):
+                    # The tag for which it was to be skipped went meanwhile.
+                    self.layout.publish(attempt.blobs)
+                    wanted[number] = True
                 before = len(traces)
                 traces += _traces(attempt, decisions, actor, run_id, now)
                 counts.append((attempt, decisions, len(traces) - before))
@@ -162,7 +171,7 @@ class Store(StoreFolder):
             if changes:
                 write_settings(connection, {**rules.defaults, **registry})
             write_loads(connection, state, {key: record for key, (record, _) in changes.items()}, actor, now)
-            write_layer_blobs(connection, self._new_notes(connection, attempts))
+            write_layer_blobs(connection, self._new_notes(connection, itertools.compress(attempts, wanted)))
             note_runs(connection, state, loaded, actor, run_id, now)
             rows = append_events(connection, traces)
         taken = 0
@@ -172,14 +181,14 @@ class Store(StoreFolder):
         self._link({key: (state.tags[key].generation, manifest) for key, (_, manifest) in changes.items()}, tmp)
         return results
 
-    def _new_notes(self, connection: Connection, attempts: Sequence[Attempt]) -> list[dict[str, Any]]:
+    def _new_notes(self, connection: Connection, attempts: Iterable[Attempt]) -> list[dict[str, Any]]:
         """The notes of the diff_id → blob map that are missing, or whose blob is: what was noted first stays.
 
         So an image that is imported again gets the blobs, and with them the manifest digest, that it got before.
         """
         notes: dict[tuple[str, str], dict[str, Any]] = {}
         for attempt in attempts:
-            for note in attempt.layer_notes if not attempt.refused else ():
+            for note in attempt.layer_notes:
                 notes.setdefault((note["media_type"], note["diff_id"]), note)
         for media_type in {media_type for media_type, _ in notes}:
             ids = [Digest.parse(diff_id) for kind, diff_id in notes if kind == media_type]
@@ -187,11 +196,6 @@ class Store(StoreFolder):
                 if self.layout.blob_size(digest) == size:
                     del notes[media_type, str(diff_id)]
         return list(notes.values())
-
-    def _refuse_early(self, attempts: Sequence[Attempt], actor: Actor, rules: LoadRules) -> list[Attempt]:
-        """Attempts that the store's rules refuse get their issues now, so that no blob of theirs is published."""
-        judged = self.judge(attempts, actor, rules)
-        return [with_refusals(LoadResult(a, decisions)).attempt for a, decisions in zip(attempts, judged, strict=True)]
 
     def _state(self, connection: Any, attempts: Sequence[Attempt], actor: Actor, rules: LoadRules) -> LoadState:
         references = [reference for attempt in attempts for reference in attempt.references]
@@ -472,6 +476,7 @@ def _traces(attempt: Attempt, decisions: Sequence[Decision], actor: Actor, run_i
             "image_index": attempt.image_index,
             "original": attempt.originals[position],
             "reference": str(reference),
+            "image_id": attempt.record.image_id if attempt.record else None,
         }
         yield _upload(attempt, decision, [*own, *codes_of(decision.issues)], reference.name, request, common)
     if not decisions:
@@ -489,7 +494,8 @@ def _upload(
         response["codes"] = codes
     else:
         response["digest"] = decision.digest
-        response["image_id"] = attempt.record.image_id if attempt.record else None
+        # What the tag has afterwards: of one that was left as it is, the request's image is another.
+        response["image_id"] = attempt.record.image_id if attempt.record and decision.status != "skipped" else None
     return new_trace(
         "uploadImagePackage",
         resource_name=name,

@@ -56,4 +56,5 @@ def _foreign(path: str) -> bool:
     """Whether a folder holds what neither this program nor a registry put there."""
     ours = {"docker", "locks", "tmp", "quarantine", "lost+found"}
     # SQLite keeps files beside the ledger; another process may be making this very store.
-    return any(name not in ours and not name.startswith("ledger.db") for name in os.listdir(path))
+    with disk_errors(f"the store {path} cannot be read"):
+        return any(name not in ours and not name.startswith("ledger.db") for name in os.listdir(path))

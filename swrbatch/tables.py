@@ -150,7 +150,12 @@ def write_table(folder: str, table: str, run_id: str, kind: type, data: Iterable
     target = os.path.join(folder, table, f"{run_id}.parquet")
     with disk_errors(f"the report {folder} cannot be written"):
         os.makedirs(os.path.dirname(target), exist_ok=True)
-        with replacing(target) as temporary, pq.ParquetWriter(temporary, row_schema(kind), **parquet_options(kind)) as writer:
+        # A file, not its name: pyarrow would take a name with a colon for the address of something in the network.
+        with (
+            replacing(target) as temporary,
+            open(temporary, "wb") as file,
+            pq.ParquetWriter(file, row_schema(kind), **parquet_options(kind)) as writer,
+        ):
             for part in data:
                 writer.write(part)
     return target
@@ -184,6 +189,10 @@ def to_parquet(data: pa.Table, kind: type) -> bytes:
 
 def write_parquet(data: pa.Table, where: str | io.BytesIO, kind: type) -> None:
     """Write rows of one type as a Parquet file."""
+    if isinstance(where, str):
+        with open(where, "wb") as file:
+            file.write(to_parquet(data, kind))
+        return
     import pyarrow.parquet as pq
 
     pq.write_table(data, where, **parquet_options(kind))

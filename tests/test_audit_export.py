@@ -362,6 +362,24 @@ def test_duckdb_and_pandas_read_the_csv(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("form", FORMS)
+def test_a_file_that_somebody_took_away_is_told(form: Form, tmp_path: Path) -> None:
+    """A dataset is one whole: nothing is added to it, or asked of it. Files may have been carried off on purpose."""
+    store, dest = trail(tmp_path / "store", 5), tmp_path / "dest"
+    gone = run(store, dest, form).files[0]
+    (dest / gone).unlink()
+    add(store, map(event, range(6, 9)))
+    words = ("audit", "export", "--store", store, "--to", dest, "--as", form)
+    code, out, err = cli(*words, "--format", "json")
+    if form == "parquet":
+        assert (code, out) == (3, "") and "has lost 1 part, first " in err and gone in err
+        code, _, err = cli("audit", "query", dest)
+        assert code == 3 and "has lost 1 part" in err
+    else:
+        assert code == 0 and f"1 file of earlier runs, first {gone}, not in" in " ".join(err.split())
+        assert (json.loads(out)["events"], json.loads(out)["lost"]) == (3, [gone])
+
+
+@pytest.mark.parametrize("form", FORMS)
 def test_a_second_run_adds_and_changes_nothing_of_the_first(form: Form, tmp_path: Path) -> None:
     store, dest = trail(tmp_path / "store", 5), tmp_path / "dest"
     run(store, dest, form)

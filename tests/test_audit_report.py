@@ -828,6 +828,21 @@ def test_a_killed_night_is_taken_up(
     assert (night / ".done").exists() and (tmp_path / "base" / "store" / "ledger.db").exists()
 
 
+def test_a_night_without_archives_does_not_hold_up_the_others(
+    schedule: Callable[..., subprocess.CompletedProcess[str]], archives_dir: Path, tmp_path: Path
+) -> None:
+    nights = tmp_path / "base" / "nights"
+    for name in ("2026-11-20T01-30-00Z", "2026-11-21T01-30-00Z"):
+        (nights / name).mkdir(parents=True)
+    (nights / "2026-11-20T01-30-00Z" / "readme.md").touch()
+    shutil.copy(archives_dir / "docker20-single.tar", nights / "2026-11-21T01-30-00Z")
+    done = schedule("nightly-import.sh")
+    assert done.returncode == 2 and "there is no archive below" in done.stderr, done
+    assert [path.parent.name for path in nights.glob("*/.done")] == ["2026-11-21T01-30-00Z"]
+    shutil.copy(archives_dir / "docker20-single.tar", nights / "2026-11-20T01-30-00Z")
+    assert schedule("nightly-import.sh").returncode == 0, "somebody has looked"
+
+
 def test_schedule_files_are_well_formed() -> None:
     names = {path.name for path in SCHEDULES.iterdir()}
     scripts = {name for name in names if name.endswith(".sh")}

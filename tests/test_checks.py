@@ -361,6 +361,7 @@ BY_VERIFY = {  # what only `verify` finds, in a store that was changed by someth
     "foreign-tag", "foreign-overwrite", "ledger-damaged", "map-stale",
 }  # fmt: skip
 BY_COMMANDS = {  # what rights, the commands that change them and lint refuse: test_rights, test_acts, test_triggers, test_gate
+    "archive-changed",  # test_surroundings
     "permission-denied", "profile-required", "organization-name", "repository-name", "repository-exists", "organization-exists",
     "organization-unknown", "organization-not-empty", "repository-unknown", "tag-unknown", "description-too-long",
     "share-public", "share-own-account", "share-quota", "share-exists", "share-unknown", "share-deadline", "administrator-last",

@@ -230,7 +230,7 @@ def test_text_and_json() -> None:
         "repotags-empty  error  guide 9.3.3",
         "symptom",
         "SVCSTG.SWR.4000064",
-        "cause     the image has no name",
+        "cause     the image <image_id> has no name",
         "way out   Save by",
     ):
         assert words in out

@@ -131,7 +131,7 @@ def _loaded(result: dict[str, Any]) -> Iterator[Loaded]:
     for layer in result["layers"]:
         key = layer["archive"], layer["image_index"]
         layers.setdefault(key, []).append(layer["diff_id"])
-        kinds.setdefault(key, set()).add(layer["media_type"].rpartition(".tar")[2].strip("+") or "none")
+        kinds.setdefault(key, set()).add(layer["media_type"].rpartition(".tar")[2].strip("+.") or "none")
     assert result["images"] and {row["status"] for row in result["images"]} == {"loaded"}, result["issues"]
     for row in result["images"]:
         key = row["archive"], row["image_index"]

@@ -216,7 +216,9 @@ def test_layers_of_every_compression(compression: Compression, target: str, tmp_
         kept or (compression == target == "none")
     )
     stored = compression if kept else target
-    assert all((row.media_type.rpartition(".")[2]) == {"none": "tar"}.get(stored, f"tar+{stored}") for row in result.layers)
+    oci = "application/vnd.oci.image.layer.v1.tar"
+    types = {"gzip": "application/vnd.docker.image.rootfs.diff.tar.gzip", "zstd": f"{oci}+zstd", "none": oci}
+    assert {row.media_type for row in result.layers} == {types[stored]}
     with Store(tmp_path / "store") as store:
         verified = verify_store(store, deep=True)
         assert verified.issues == [] and verified.unreferenced == 0
@@ -458,7 +460,6 @@ def test_standard_input_is_imported_piece_by_piece(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("redirection", "code", "detail"),
     [
-        ("<&-", "archive-unreadable", "Bad file descriptor"),
         ("</dev/null", "archive-empty", ""),
         ("</dev/zero", "not-a-tar", "a file of zeros"),
         ("</dev/urandom", "not-a-tar", ""),

@@ -218,9 +218,9 @@ def test_bytes_that_are_stored_and_saved(runs: Runs) -> None:
     grown = accepted.drop_duplicates(["run_id", "digest"]).groupby("run_id")["stored_bytes"].sum()
     assert grown[first.run.run_id] == first.run.bytes_stored > 0, "the store was new"
     brought = accepted.query("not reused")
-    assert brought.drop_duplicates(["run_id", "digest"])["stored_bytes"].sum() == first.run.bytes_stored
+    assert brought["stored_bytes"].sum() == first.run.bytes_stored, "each blob is brought once"
     assert second.run.bytes_stored == 0 and second.run.run_id not in grown
-    # An archive reuses what one before it brought, never the other way round.
+    # An image reuses what one before it brought, never the other way round.
     order = {row.archive: number for number, row in enumerate(first.archives)}
     of_first = accepted[accepted["run_id"] == first.run.run_id]
     came = of_first.assign(order=of_first["archive"].map(order)).sort_values(["order", "image_index"], kind="stable")

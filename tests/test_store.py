@@ -37,6 +37,7 @@ from swrbatch.digest import Digest
 from swrbatch.image import OCI_LAYER_TYPES
 from swrbatch.ledger.access import set_grant
 from swrbatch.ledger.acting import acting
+from swrbatch.ledger.deletions import delete_tag
 from swrbatch.ledger.schema import HEAD, metadata
 from swrbatch.rights import Level
 from swrbatch.verify import verify_store
@@ -257,6 +258,70 @@ def test_conflicts(tmp_path: Path, store: Path, mode: str, status: str, code: in
     )
 
 
+def test_what_is_skipped_leaves_nothing(tmp_path: Path, store: Path) -> None:
+    """No blob of it, and nothing in the report or the events that pairs its content with the tag that it was not given."""
+    blobs = set(store.rglob("data"))
+    path = archive(tmp_path / "b.tar", "b")
+    result = import_archives([path], store, on_conflict="skip")
+    assert set(store.rglob("data")) == blobs and result.run.bytes_stored == 0
+    (row,) = result.images
+    assert (row.manifest_digest, row.media_type, row.stored_bytes, row.reused_bytes) == (None, None, None, None)
+    assert [(layer.in_store, layer.reused) for layer in result.layers] == [(False, False)] * row.layers
+    (event,) = result.events
+    request, response = json.loads(event.request), json.loads(event.response)
+    assert request["image_id"] == row.image_id
+    before = row.previous_digest
+    assert response == {"result": "skipped", "digest": before, "previous_digest": before, "image_id": None}
+    # Nor does it lead a later import to a blob that is not there.
+    assert statuses(import_archives([path], store)) == ["overwritten"]
+    check_sound(store)
+
+
+def test_one_of_two_names_is_skipped(tmp_path: Path, store: Path) -> None:
+    path = archive(tmp_path / "b.tar", "b", f"{TEAM}/app:v1", f"{TEAM}/app:v2")
+    result = import_archives([path], store, on_conflict="skip")
+    assert [(row.status, row.manifest_digest is None) for row in result.images] == [("skipped", True), ("loaded", False)]
+    assert all(layer.in_store for layer in result.layers)
+    check_sound(store)
+
+
+def test_a_layer_of_a_skipped_image_in_a_loaded_one(tmp_path: Path, store: Path) -> None:
+    """One layer in two forms: that of the image that is skipped counts for nobody."""
+    skipped = archive(tmp_path / "b.tar", "b", form=crane)
+    loaded = archive(tmp_path / "c.tar", "b", f"{TEAM}/other:v1")
+    result = import_archives([skipped, loaded], store, on_conflict="skip", jobs=1)
+    assert statuses(result) == ["skipped", "loaded"]
+    check_sound(store)
+    assert statuses(import_archives([loaded], tmp_path / "alone")) == ["loaded"]
+    alone = check_sound(tmp_path / "alone")
+    assert check_sound(store)["team/other:v1"] == alone["team/other:v1"]
+
+
+def test_a_tag_that_goes_while_an_image_is_skipped_for_it(tmp_path: Path, store: Path) -> None:
+    with Store(store) as opened:
+        publish = opened.layout.publish
+
+        def remove(blobs: Any) -> None:
+            with Store(store) as other, other.deleting(other.actor(None, None)) as act:
+                delete_tag(act, "team/app", "v1")
+            opened.layout.publish = publish  # type: ignore[method-assign]
+            publish(blobs)
+
+        opened.layout.publish = remove  # type: ignore[method-assign]
+        result = import_archives([archive(tmp_path / "b.tar", "b")], opened, on_conflict="skip")
+    assert statuses(result) == ["loaded"]
+    assert list(check_sound(store)) == ["team/app:v1"]
+
+
+@pytest.mark.parametrize("mode", ["check", "import"])
+def test_a_file_that_is_no_archive_counts_as_read(tmp_path: Path, mode: str) -> None:
+    path = tmp_path / "a.tar"
+    path.write_bytes(b"x" * 4000)
+    result = check_archives([path]) if mode == "check" else import_archives([path], tmp_path / "store")
+    assert (result.archives[0].bytes, result.run.bytes_in) == (4000, 4000)
+    assert check_archives([tmp_path / "none.tar"]).archives[0].bytes is None
+
+
 def test_one_refused_name_refuses_the_image(tmp_path: Path, store: Path) -> None:
     """An image loads whole or not at all: not under one of its names either."""
     path = archive(tmp_path / "b.tar", "b", f"{TEAM}/new:v1", f"{TEAM}/app:v1")
@@ -319,7 +384,9 @@ def test_events_of_a_load(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
         assert event["origin"] == {**origin, "run_id": result.run.run_id}
         assert result.run.started <= event["time"] <= event["record_time"] <= result.run.ended
     upload, response = json.loads(events[2]["request"]), json.loads(events[2]["response"])
-    assert upload == {"archive": str(path), "image_index": 0, "original": f"{TEAM}/app:v1", "reference": f"{TEAM}/app:v1"}
+    image_id = result.images[0].image_id
+    asked = {"archive": str(path), "image_index": 0, "image_id": image_id}
+    assert upload == asked | {"original": f"{TEAM}/app:v1", "reference": f"{TEAM}/app:v1"}
     digest = rows["team/app:v1"]
     assert response == {"result": "loaded", "previous_digest": None, "digest": digest, "image_id": result.images[0].image_id}
     assert events[2]["resource_id"] == digest

@@ -29,6 +29,7 @@ from .. import __version__, faults
 from ..cts import DEFAULT_CATALOG
 from ..disk import disk_errors
 from ..errors import StoreError, UsageError
+from ..sizes import counted
 from ..tables import parquet_options, replacing, row_schema
 from .packed import REPEATED_TEXTS, plain_size, pruned, writable, written_schema
 from .traces import TraceRow
@@ -121,6 +122,7 @@ class Dataset:
                 raise StoreError(f"another run is writing the dataset {self.path}: wait for it to end, and run again") from e
             catalog = self.manifest.catalog
             self.manifest = self._load(catalog)
+            self.present()
             if self.manifest.catalog != catalog:
                 raise StoreError(f"another run has made the dataset {self.path} with the catalog {self.manifest.catalog}")
             work = os.path.join(self._own, "tmp")
@@ -154,6 +156,17 @@ class Dataset:
         """The parts that count, as paths; with `days` (first, last) those of these days and those of unknown ones."""
         chosen = (p for p in self.manifest.parts if days is None or p.day == UNKNOWN_DAY or days[0] <= p.day <= days[1])
         return [os.path.join(self.path, part.path) for part in chosen]
+
+    def present(self, days: tuple[str, str] | None = None) -> list[str]:
+        """As `files`; StoreError unless all of them are there."""
+        paths = self.files(days)
+        lost = [path for path in paths if not os.path.isfile(path)]
+        if lost:
+            raise StoreError(
+                f"the dataset {self.path} has lost {counted(len(lost), 'part')}, first {lost[0]}: restore from a backup "
+                "(swrbatch audit verify tells all), or ingest or export anew into an empty folder"
+            )
+        return paths
 
     def side_files(self, kind: str) -> list[str]:
         """The files of `inputs` or `rejects`, as paths."""
@@ -205,7 +218,7 @@ class Dataset:
 
         `numbered` adds where a row lies: `part` (uint64, a hash of the file's path) and `part_row` (int64).
         """
-        files = self.files(days)
+        files = self.present(days)
         if files:
             listed = ", ".join("'" + path.replace("'", "''") + "'" for path in files)
             columns = ", ".join(f'"{field_.name}"' for field_ in row_schema(TraceRow))

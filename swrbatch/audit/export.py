@@ -35,7 +35,7 @@ class ExportResult:
 
     `events` were written now; `duplicates` were in the dataset already, from another source. Every event up to `seq`, whose hash
     is `head`, is there then, but those of `missing`: they were pruned before. `ranges` are there beyond it. `files`: paths below
-    the destination.
+    the destination; `lost`: those of earlier runs that are not there any more.
     """
 
     events: int
@@ -45,6 +45,7 @@ class ExportResult:
     ranges: tuple[Range, ...]
     missing: tuple[Range, ...]
     files: tuple[str, ...]
+    lost: tuple[str, ...] = ()
 
 
 def export(
@@ -74,13 +75,15 @@ def export(
     signer = Signer(sign_key) if sign_key is not None else None
     folder = Folder(store, to, form, now, signer)
     walk = folder.run(since, until)
-    return _result(walk, walk.taken, tuple(each.name for each in folder.written))
+    return replace(_result(walk, walk.taken, tuple(each.name for each in folder.written)), lost=folder.lost)
 
 
 def _export_dataset(store: Store, to: str, now: int, since: int | None, until: int | None) -> ExportResult:
     manifest = read_manifest(to)
     if manifest is not None:
-        raise UsageError(f"{to} holds an export as {manifest.form}: export as parquet to a folder of its own")
+        raise UsageError(
+            f"{to} holds an export as {manifest.form}: add --as {manifest.form}, or export as parquet to a folder of its own"
+        )
     dataset = Dataset(to, create=True)
     with dataset.changing() as work:
         walk = Walk(store, Reached.of(dataset.manifest.export, store, os.path.abspath(to)), since, until)

@@ -91,11 +91,12 @@ def read_manifest(path: str) -> FolderManifest | None:
 
 
 class Folder:
-    """A destination of files, for one run. `written` is what it wrote, in order."""
+    """A destination of files, for one run. `written` is what it wrote, in order; `lost` is what somebody took away before."""
 
     def __init__(self, store: Store, to: str, form: Form, now: int, signer: Signer | None = None) -> None:
         self.to = os.path.abspath(to)
         self.written: list[ExportFile] = []
+        self.lost: tuple[str, ...] = ()
         self._store, self._form, self._now, self._signer = store, form, now, signer
         self._settings = store.settings()
         self._region = digests.safe_region(self._settings.get("region", "local"))
@@ -106,6 +107,7 @@ class Folder:
             os.makedirs(self.to, exist_ok=True)
         with locked(self.to):
             manifest = self._load()
+            self.lost = tuple(each.name for each in manifest.files if not os.path.isfile(os.path.join(self.to, each.name)))
             walk = Walk(self._store, Reached.of(manifest.reached, self._store, self.to), since, until)
             head = digests.Head.of(manifest.digest)
             if head is not None and head.signature and self._signer is None:
@@ -124,7 +126,8 @@ class Folder:
                 raise UsageError(f"{self.to} is not empty and holds no export: choose an empty or a new folder")
             return FolderManifest(form=self._form, reached={})
         if manifest.form != self._form:
-            raise UsageError(f"{self.to} holds an export as {manifest.form}: export as {self._form} to a folder of its own")
+            other = f"add --as {manifest.form}, or export as {self._form} to a folder of its own"
+            raise UsageError(f"{self.to} holds an export as {manifest.form}: {other}")
         return manifest
 
     def _sweep(self, manifest: FolderManifest) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import datetime
 import json
-import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 from itertools import islice
@@ -14,7 +13,16 @@ from typing import Any
 import typer
 
 from ..errors import ExitCode, Lang, Refused, UsageError, printable
-from .options import Format, Language, exits, lang, show, store_path
+from .options import (
+    Format,
+    Language,
+    answers,
+    exits,
+    lang,
+    show,
+    store_path,
+    tell,
+)
 
 _TOLD = 3
 """Values of something deleted that are told to people; programs get them all."""
@@ -34,7 +42,7 @@ def opened(given: Mapping[str, Any]) -> Iterator[tuple[Any, Any]]:
         finally:
             for repository, tag, digest in store.foreign[before:]:
                 text = f"swrbatch: {repository}:{tag} was pushed over by something else ({digest}): its link is kept"
-                typer.echo(text, err=True)
+                tell(text)
 
 
 @contextlib.contextmanager
@@ -127,7 +135,7 @@ def show_page(rows: Sequence[dict[str, Any]], given: Mapping[str, Any], columns:
         return
     show(table(list(columns), [[cell(name, row[name]) for name in columns.values()] for row in shown]))
     if marker is not None:
-        typer.echo(f"swrbatch: there are more: --marker {marker}", err=True)
+        tell(f"swrbatch: there are more: --marker {marker}")
 
 
 def show_one(row: Mapping[str, Any], given: Mapping[str, Any]) -> None:
@@ -221,7 +229,7 @@ def confirm_word(given: str | None, what: str, *, dry_run: bool) -> None:
     """`--confirm DELETE`, or the word typed at a prompt, as the console asks for it (guide 5, 6); UsageError otherwise."""
     if dry_run:
         return
-    if given is None and sys.stdin.isatty():
+    if given is None and answers():
         given = typer.prompt(f"{what}: type DELETE to confirm", err=True, default="", show_default=False)
     if given is None:
         raise UsageError(f"{what}: this needs --confirm DELETE")
@@ -233,8 +241,8 @@ def confirm_yes(yes: bool, what: str, *, dry_run: bool) -> None:
     """`--yes`, or a yes at a prompt; UsageError without a terminal, exit code 1 for a no."""
     if yes or dry_run:
         return
-    if not sys.stdin.isatty():
+    if not answers():
         raise UsageError(f"{what}: this needs --yes where nobody can be asked")
     if not typer.confirm(f"{what}?", err=True):
-        typer.echo("swrbatch: nothing was changed", err=True)
+        tell("swrbatch: nothing was changed")
         raise typer.Exit(int(ExitCode.REJECTED))

@@ -13,7 +13,18 @@ import typer
 
 from ..errors import ExitCode, UsageError
 from ..sizes import counted
-from .options import Format, FormatOption, LangOption, Language, Severity, exits, lang, show, store_path
+from .options import (
+    Format,
+    FormatOption,
+    LangOption,
+    Language,
+    Severity,
+    exits,
+    lang,
+    show,
+    store_path,
+    tell,
+)
 
 app = typer.Typer(rich_markup_mode=None)
 audit = typer.Typer(
@@ -101,9 +112,9 @@ def ingest(
     with exits():
         result = run(paths, Dataset(to, create=True, catalog=name.value), now=_now())
     for reject in result.rejects:
-        typer.echo(f"swrbatch: rejected {reject}", err=True)
+        tell(f"swrbatch: rejected {reject}")
     if more := result.rejected - len(result.rejects):
-        typer.echo(f"swrbatch: and {counted(more, 'more record')}", err=True)
+        tell(f"swrbatch: and {counted(more, 'more record')}")
     if format is Format.JSON:
         show(json.dumps(dataclasses.asdict(result)))
         return
@@ -142,7 +153,10 @@ def export(
         end = None if until is None else _time(until)
         result = run(opened, to, form.value, now=_now(), since=begin, until=end, sign_key=sign_key)
     for first, last in result.missing:
-        typer.echo(f"swrbatch: events {first} to {last} were pruned before and are not in {to}", err=True)
+        tell(f"swrbatch: events {first} to {last} were pruned before and are not in {to}")
+    if result.lost:
+        there = f"{counted(len(result.lost), 'file')} of earlier runs, first {result.lost[0]}, not in {to} any more"
+        tell(f"swrbatch: {there}: their events are not written again (swrbatch audit verify {to} tells all)")
     if format is Format.JSON:
         show(json.dumps(dataclasses.asdict(result)))
         return
@@ -264,7 +278,7 @@ def _print_page(page: Any, format: QueryFormat) -> None:
 def _tell_next(page: Any) -> None:
     """On stderr, where the output has no place for it."""
     if page.next:
-        typer.echo(f"more: --next {page.next}", err=True)
+        tell(f"more: --next {page.next}")
 
 
 @audit.command("report")

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import enum
+import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, replace
 from typing import Annotated, Any
 
 import typer
 
-from ..errors import ExitCode, UsageError, to_json_text
+from ..errors import ExitCode, UsageError, printable, to_json_text
 from ..sizes import counted, parse_size
-from ..sources import expand
+from ..sources import SUFFIXES, expand
 from .options import (
     Conflict,
     Format,
@@ -29,6 +30,7 @@ from .options import (
     lang,
     show,
     store_path,
+    tell,
 )
 
 app = typer.Typer(rich_markup_mode=None)
@@ -193,12 +195,20 @@ def _run(given: dict[str, Any], *, load: bool) -> None:
     with exits():
         check_manifests(given.get("manifests"), given.get("patch_only", False))
         # Before signals only ask: a list on a terminal or a pipe may never come to its end.
-        names = expand(given["archives"])
+        _check_texts(given)
+        left_out: list[str] = []
+        names = expand(given["archives"], left_out)
+        if left_out:
+            tell(
+                f"swrbatch: {counted(len(left_out), 'file')} left out that may be archives, such as {printable(left_out[0])}: "
+                f"in folders only what ends in {', '.join(SUFFIXES)} is taken; name others themselves"
+            )
         options = batch_options(**_fields(given), against_new_store=dry_run)
     with exits(), cancelled_by_signals() as cancel:
-        with _open_store(given["store"], load=load, dry_run=dry_run) as opening:
+        with _open_store(given["store"], cancel, load=load, dry_run=dry_run) as opening:
+            _check_junit(given["junit"], opening)
             if opening is not None and load and not dry_run and (warning := space_warning(names, opening.folder.path)):
-                typer.echo(f"swrbatch: {warning}", err=True)
+                tell(f"swrbatch: {warning}")
             bars = _bars(given["no_progress"])
             try:
                 result = run_batch(names, opening, options, load=load and not dry_run, cancel=cancel, progress=bars)
@@ -206,15 +216,33 @@ def _run(given: dict[str, Any], *, load: bool) -> None:
                 if bars is not None:
                     bars.close()
             for repository, tag, digest in opening.store().foreign if opening is not None else ():
-                typer.echo(
-                    f"swrbatch: the tag {repository}:{tag} was pushed over by something else ({digest}) and is kept", err=True
-                )
+                tell(f"swrbatch: the tag {repository}:{tag} was pushed over by something else ({digest}) and is kept")
             set_off = []
             if opening is not None and given.get("manifests") is not None and not dry_run and result.failure is None:
                 set_off = _run_triggers(opening.store(), given)
         result = _with_junit(result, given)
-        _print(result, set_off, given, len(names))
+        _print(result, set_off, given, options.rename)
     raise typer.Exit(int(result.exit_code))
+
+
+def _check_texts(given: Mapping[str, Any]) -> None:
+    """UsageError for options with nothing in them: a variable that was not set must not pass for an option that was not given."""
+    for name in ("report", "junit", "registry", "org", "into", "names", "lint_config"):
+        if given.get(name) == "":
+            raise UsageError(f"--{name.replace('_', '-')} is empty (is a variable unset?)")
+
+
+def _check_junit(path: str | None, opening: Any) -> None:
+    """UsageError for a report that could not be written, or that would lie in the store."""
+    if path is None:
+        return
+    folder = os.path.dirname(os.path.realpath(path))
+    if not os.path.isdir(folder) or os.path.isdir(path):
+        raise UsageError(f"--junit {printable(path)}: it must be a file in a folder that there is")
+    if opening is not None:
+        store = os.path.realpath(opening.folder.path)
+        if os.path.commonpath([store, folder]) == store:
+            raise UsageError(f"--junit {printable(path)}: it lies in the store, which holds nothing else")
 
 
 def _fields(given: dict[str, Any]) -> dict[str, Any]:
@@ -230,7 +258,7 @@ def _fields(given: dict[str, Any]) -> dict[str, Any]:
 
 
 @contextmanager
-def _open_store(path: str | None, *, load: bool, dry_run: bool) -> Iterator[Any]:
+def _open_store(path: str | None, cancel: Any, *, load: bool, dry_run: bool) -> Iterator[Any]:
     """The store of an import (made at need); of a check the one that is named, if any. It is opened while archives are read."""
     from ..opening import Opening
     from ..store_folder import StoreFolder
@@ -241,12 +269,12 @@ def _open_store(path: str | None, *, load: bool, dry_run: bool) -> Iterator[Any]
     if dry_run and not StoreFolder.exists(store_path(path)):
         yield None  # judged against a new store (`against_new_store`)
         return
-    with Opening(store_path(path), create=load and not dry_run) as opening:
+    with Opening(store_path(path), create=load and not dry_run, cancel=cancel) as opening:
         yield opening
 
 
 def _bars(no_progress: bool) -> Any:
-    if no_progress or not sys.stderr.isatty():
+    if no_progress or sys.stderr is None or not sys.stderr.isatty():
         return None
     from .progress import Bars  # tqdm is slow to import
 
@@ -276,7 +304,15 @@ def _run_triggers(store: Any, given: dict[str, Any]) -> list[Any]:
     return run_triggers(store, given["manifests"], actor=actor, patch_only=given["patch_only"])
 
 
-def _print(result: Any, set_off: list[Any], given: dict[str, Any], named: int) -> None:
+def _unused(result: Any, rename: Any) -> list[str]:
+    """What was given to rename images and renamed none: mostly a slip of the pen."""
+    names = [row.original_reference for row in result.images if row.original_reference is not None]
+    nameless = [(row.archive, row.image_id) for row in result.images if row.original_reference is None and row.image_id]
+    told: list[str] = rename.unused(names, nameless)
+    return told
+
+
+def _print(result: Any, set_off: list[Any], given: dict[str, Any], rename: Any) -> None:
     if given["format"] is Format.JSON:
         triggers = {"triggers": [asdict(run) for run in set_off]} if given.get("manifests") is not None else {}
         show(to_json_text({**result.to_dict(), **triggers}))
@@ -284,11 +320,11 @@ def _print(result: Any, set_off: list[Any], given: dict[str, Any], named: int) -
         from .text import summary, trigger_lines
 
         show("\n".join([summary(result, lang(given["lang"])), *trigger_lines(set_off)]))
-    left = named - len(result.archives)
-    if left and result.failure is None:
-        typer.echo(f"swrbatch: {counted(left, 'archive')} not looked at (--fail-fast)", err=True)
-    if result.failure is not None:
-        typer.echo(f"swrbatch: {result.failure}", err=True)
+    # A run that ended early has not met all names.
+    for unused in _unused(result, rename) if result.run.error is None else ():
+        tell(f"swrbatch: {unused} matched nothing")
+    if result.run.error is not None:
+        tell(f"swrbatch: {result.run.error}")
 
 
 __all__ = ["ExitCode", "UsageError", "app"]

@@ -20,6 +20,7 @@ from .options import (
     lang,
     show,
     store_path,
+    tell,
 )
 
 if TYPE_CHECKING:
@@ -74,7 +75,7 @@ def dedupe(
 
         for each in issues:
             if each.is_error:
-                typer.echo("\n".join(issue_lines(each, lang(language))), err=True)
+                tell("\n".join(issue_lines(each, lang(language))))
     raise typer.Exit(int(ExitCode.REJECTED if has_errors(issues) else ExitCode.OK))
 
 

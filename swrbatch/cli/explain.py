@@ -10,7 +10,16 @@ import typer
 
 from ..errors import ExitCode, Lang, UsageError, printable, to_json_text
 from ..redaction import redacted
-from .options import Format, FormatOption, LangOption, Language, exits, lang, show
+from .options import (
+    Format,
+    FormatOption,
+    LangOption,
+    Language,
+    exits,
+    lang,
+    show,
+    tell,
+)
 from .text import rows_cut, set_in, table, terminal_columns, width, word, wrapped
 
 if TYPE_CHECKING:
@@ -55,7 +64,7 @@ def explain(
         elif found.matches:
             show(_to_text(found, lang(language)))
         else:
-            typer.echo(_nothing(query, found, lang(language)), err=True)
+            tell(_nothing(query, found, lang(language)))
     if not found.matches:
         raise typer.Exit(int(ExitCode.REJECTED))
 

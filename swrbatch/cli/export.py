@@ -8,7 +8,19 @@ from typing import Annotated, Any
 
 import typer
 
-from .options import Format, FormatOption, LangOption, Language, StoreOption, cancelled_by_signals, exits, lang, show, store_path
+from .options import (
+    Format,
+    FormatOption,
+    LangOption,
+    Language,
+    StoreOption,
+    cancelled_by_signals,
+    exits,
+    lang,
+    show,
+    store_path,
+    tell,
+)
 
 app = typer.Typer(rich_markup_mode=None)
 
@@ -65,7 +77,7 @@ def export(
         )
         told = json.dumps(_to_json(result), ensure_ascii=False) if format is Format.JSON else _to_text(result)
         if to == "-":
-            typer.echo(told, err=True)  # standard output is the archive
+            tell(told)  # standard output is the archive
         else:
             show(told)
 

@@ -22,6 +22,7 @@ from .options import (
     lang,
     show,
     store_of_names,
+    tell,
 )
 
 app = typer.Typer(rich_markup_mode=None)
@@ -89,4 +90,4 @@ def _print(result: Any, *, layers: bool, format: Format, language: Language) -> 
     elif result.images:
         show(to_text(result, layers=layers, language=lang(language)))
     for found in result.issues:
-        typer.echo("\n".join(issue_lines(found, lang(language))), err=True)
+        tell("\n".join(issue_lines(found, lang(language))))

@@ -29,6 +29,10 @@ def write_junit(path: str, result: RunResult, language: Lang) -> None:
         suite = ET.SubElement(root, "testsuite", name="run", tests="1", failures="0", errors="1")
         case = ET.SubElement(suite, "testcase", classname="run", name=result.run.command)
         ET.SubElement(case, "error", message=str(result.failure))
+    elif result.run.error is not None:
+        suite = ET.SubElement(root, "testsuite", name="run", tests="1", failures="0", errors="0", skipped="1")
+        case = ET.SubElement(suite, "testcase", classname="run", name=result.run.command)
+        ET.SubElement(case, "skipped", message=result.run.error)
     ET.indent(root)
     with disk_errors("the JUnit report cannot be written"):
         ET.ElementTree(root).write(path, encoding="utf-8", xml_declaration=True)

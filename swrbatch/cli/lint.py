@@ -25,6 +25,7 @@ from .options import (
     show,
     store_of_names,
     store_path,
+    tell,
 )
 from .text import fitted, hanging, issue_lines, labelled, lint_counts, rows_cut, sized, terminal, way_out, width, word
 
@@ -112,7 +113,7 @@ def lint(
         show(_printed(format, result, lang(lang_), threshold))
         for each in result.issues:
             if each.is_error:
-                typer.echo("\n".join(issue_lines(each, lang(lang_))), err=True)
+                tell("\n".join(issue_lines(each, lang(lang_))))
     if result.failed or any(one.level.rank >= threshold.rank for one in result.counting):
         raise typer.Exit(int(ExitCode.REJECTED))
 

@@ -11,7 +11,7 @@ from typing import Annotated
 import typer
 
 from ..errors import UsageError
-from .options import Format, FormatOption, StoreOption, exits, show, store_path
+from .options import Format, FormatOption, StoreOption, answers, exits, show, store_path
 
 app = typer.Typer(rich_markup_mode=None)
 
@@ -55,7 +55,7 @@ def _asked() -> tuple[str, str]:
     from ..login import VARIABLES, found_credentials
 
     ak, sk = found_credentials(os.environ)
-    if not (ak and sk) and not (sys.stdin is not None and sys.stdin.isatty()):
+    if not (ak and sk) and not answers():
         pairs = ", or ".join(f"{a} and {s}" for a, s in VARIABLES)
         missing = "AK and SK are" if not ak and not sk else ("the SK is" if ak else "the AK is")
         raise UsageError(f"{missing} not set: set {pairs}; or run in a terminal to be asked")

@@ -121,7 +121,7 @@ def show(result: str | bytes) -> None:
 
 
 def _unwritten(reason: str) -> NoReturn:
-    typer.echo(f"swrbatch: the result cannot be written to standard output: {reason}", err=True)
+    tell(f"swrbatch: the result cannot be written to standard output: {reason}")
     raise typer.Exit(int(ExitCode.STORE))
 
 
@@ -132,23 +132,38 @@ def exits(language: Lang = "en") -> Iterator[None]:
         yield
     except Refused as e:
         label, colon = ("解决办法", "：") if language == "zh" else ("way out", ": ")
-        _tell(f"swrbatch: {e.issue.code}: {e.issue.text(language)}", f"  {label}{colon}{e.issue.remedy(language)}")
+        tell(f"swrbatch: {e.issue.code}: {e.issue.text(language)}", f"  {label}{colon}{e.issue.remedy(language)}")
         raise typer.Exit(int(e.exit_code)) from None
     except SwrbatchError as e:
-        _tell(*f"swrbatch: {e}".split("\n"))
+        tell(*f"swrbatch: {e}".split("\n"))
         raise typer.Exit(int(e.exit_code)) from None
     except KeyboardInterrupt:
-        typer.echo("swrbatch: interrupted", err=True)
+        tell("swrbatch: interrupted")
         raise typer.Exit(int(ExitCode.INTERRUPTED)) from None
 
 
-def _tell(*lines: str) -> None:
-    """Lines on standard error, broken between words where that is a terminal."""
+def answers() -> bool:
+    """Whether somebody can be asked."""
+    return sys.stdin is not None and sys.stdin.isatty()
+
+
+def tell(*lines: str) -> None:
+    """Lines on standard error, broken between words where that is a terminal.
+
+    Whether anybody can take them changes neither what is done nor the exit code.
+    """
+    if sys.stderr is None:
+        return
     if sys.stderr.isatty():
         from .text import set_in, terminal_columns
 
-        lines = tuple(part for line in lines for part in set_in(line, terminal_columns()))
-    typer.echo("\n".join(lines), err=True)
+        columns = terminal_columns()
+        lines = tuple(part for text in lines for line in text.split("\n") for part in set_in(line, columns))
+    try:
+        typer.echo("\n".join(lines), err=True)
+    except OSError:
+        # What is left in Python's buffer must have somewhere to go when the process ends.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
 
 
 @contextlib.contextmanager

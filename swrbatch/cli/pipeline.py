@@ -10,7 +10,18 @@ from typing import Annotated, Any, Final
 import typer
 
 from ..errors import UsageError, printable
-from .options import DryRun, Format, FormatOption, LangOption, Language, cancelled_by_signals, exits, lang, show
+from .options import (
+    DryRun,
+    Format,
+    FormatOption,
+    LangOption,
+    Language,
+    cancelled_by_signals,
+    exits,
+    lang,
+    show,
+    tell,
+)
 
 app = typer.Typer(rich_markup_mode=None)
 _SIGNS: Final = {"created": "+", "loaded": "+", "written": "+", "updated": "~", "overwritten": "~"} | dict.fromkeys(
@@ -41,7 +52,7 @@ def run(
         result = run_pipeline(pipeline, dry_run=dry_run, cancel=cancel)
         show(_json(result) if format is Format.JSON else _text(result))
         if result.failure is not None:
-            typer.echo(f"swrbatch: {result.failure}", err=True)
+            tell(f"swrbatch: {result.failure}")
     raise typer.Exit(int(result.exit_code))
 
 

@@ -23,6 +23,7 @@ from .options import (
     lang,
     show,
     store_path,
+    tell,
 )
 
 app = typer.Typer(rich_markup_mode=None)
@@ -91,7 +92,11 @@ def images(
 
     with look_at(locals()) as (opened, act):
         seen = {row["name"] for row in list_repositories(act, limit=_ALL)}
-        rows = [row for row in opened.images() if f"{row['organization']}/{row['repository']}" in seen]
+        all_rows = opened.images()
+        rows = [row for row in all_rows if f"{row['organization']}/{row['repository']}" in seen]
+    if all_rows and not rows:
+        told = f"{act.actor.user} may download none of this store's images"
+        tell(f"swrbatch: {told}: an administrator gives rights with swrbatch grant set")
     if format is Format.JSON:
         show(json.dumps(rows, ensure_ascii=False))
         return

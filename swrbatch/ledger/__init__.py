@@ -10,18 +10,21 @@ from __future__ import annotations
 import contextlib
 import os
 import sqlite3
+import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from sqlalchemy import URL, Connection, Engine, create_engine, event, inspect, text
 from sqlalchemy.exc import SQLAlchemyError
 
 from .. import faults
+from ..digest import Cancel
 from ..errors import StoreError
 from .schema import HEAD, metadata
 
 _BUSY_SECONDS = 120
+_ATTEMPT_SECONDS = 0.2
 
 
 class Ledger:
@@ -60,9 +63,13 @@ class Ledger:
         return [line for line in found if line != "ok"]
 
     @contextlib.contextmanager
-    def write(self) -> Iterator[Connection]:
-        """A transaction that excludes other writers; committed durably at the end, rolled back on any exception."""
-        with self._translated(), self._engine.connect().execution_options(swrbatch_write=True) as connection:
+    def write(self, cancel: Cancel | None = None) -> Iterator[Connection]:
+        """A transaction that excludes other writers; committed durably at the end, rolled back on any exception.
+
+        `cancel` ends waiting for another writer (`Cancelled`).
+        """
+        options = {"swrbatch_write": True, "swrbatch_cancel": cancel}
+        with self._translated(), self._engine.connect().execution_options(**options) as connection:
             with connection.begin():
                 yield connection
                 faults.point("ledger:commit:before")
@@ -132,7 +139,28 @@ def _engine(path: str) -> Engine:
 
     @event.listens_for(engine, "begin")
     def begin(connection: Connection) -> None:
-        write = connection.get_execution_options().get("swrbatch_write", False)
-        connection.exec_driver_sql("BEGIN IMMEDIATE" if write else "BEGIN")
+        options = connection.get_execution_options()
+        if options.get("swrbatch_write", False):
+            _begin_writing(cast(sqlite3.Connection, connection.connection.driver_connection), options.get("swrbatch_cancel"))
+        else:
+            connection.exec_driver_sql("BEGIN")
 
     return engine
+
+
+def _begin_writing(connection: sqlite3.Connection, cancel: Cancel | None) -> None:
+    """Wait for other writers, but not in one piece: SQLite does so deaf to signals."""
+    end = time.monotonic() + _BUSY_SECONDS
+    connection.execute(f"PRAGMA busy_timeout = {int(_ATTEMPT_SECONDS * 1000)}")
+    try:
+        while True:
+            try:
+                connection.execute("BEGIN IMMEDIATE")
+                return
+            except sqlite3.OperationalError as e:
+                if "locked" not in str(e) or time.monotonic() > end:
+                    raise
+            if cancel is not None:
+                cancel.check()
+    finally:
+        connection.execute(f"PRAGMA busy_timeout = {_BUSY_SECONDS * 1000}")
