@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from .actors import current_actor
-    from .batch import BatchOptions, check_archives, import_archives
+    from .batch import check_archives, import_archives
+    from .batch_options import BatchOptions
     from .digest import Cancel
     from .errors import Issue, Refused, Severity, StoreError, SwrbatchError, UsageError
     from .export import export_images
@@ -52,7 +53,7 @@ __all__ = [
 ]
 
 _HOMES = {
-    "BatchOptions": "batch",
+    "BatchOptions": "batch_options",
     "Cancel": "digest",
     "Issue": "errors",
     "Pipeline": "pipeline_file",

@@ -19,22 +19,22 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from concurrent.futures import TimeoutError as FutureTimeout
 from contextlib import ExitStack
-from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any, Final, Literal, TypeVar
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from .actors import DEFAULT_ACCOUNT, current_actor
 from .allocation import keep_memory
-from .attempt import Attempt, Decision, LoadResult, LoadRules, OnConflict, Status, with_refusals
+from .attempt import Attempt, Decision, LoadResult, LoadRules, Status, with_refusals
+from .batch_options import BatchOptions, batch_options
 from .compression import Compression
 from .cts import Actor, new_run_id, now_ms
 from .digest import Cancel, Digest
 from .errors import Cancelled, ExitCode, Issue, StoreError, SwrbatchError, UsageError, has_errors, issue, printable
 from .opening import Opening
 from .order import Order
-from .policy import Limits, Naming, is_registry, limits_for
+from .policy import limits_for
 from .prepare import Prepared, PreparedImage, Progress, Rules, Workshop, prepare
-from .rename import Rename, load_rename
-from .sizes import format_size, parse_size
+from .sizes import format_size
 from .staging import Staging
 
 if TYPE_CHECKING:
@@ -53,35 +53,6 @@ AHEAD_BYTES: Final = 8 << 30
 
 _T = TypeVar("_T")
 Archives = Sequence[str | os.PathLike[str]] | str | os.PathLike[str]
-CompressionOption = Literal["auto", "gzip", "zstd", "none"]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class BatchOptions:
-    """The options of a check or an import; the defaults are those of the command line.
-
-    `limits` None takes the profile's. `registry`: the host of a new store, or the one that every name must have. `jobs` None:
-    as many as there are processors. `against_new_store`: a check without a store finds what a new one would refuse. `lint` lints
-    all images before.
-    """
-
-    profile: str = "page"
-    limits: Limits | None = None
-    naming: Naming = "guide"
-    registry: str | None = None
-    organization: str | None = None
-    rename: Rename = field(default_factory=Rename)
-    jobs: int | None = None
-    compression: CompressionOption = "auto"
-    on_conflict: OnConflict = "overwrite"
-    create_org: bool = True
-    hash_archives: bool = False
-    fail_fast: bool = False
-    user: str | None = None
-    account: str | None = None
-    report: str | None = None
-    against_new_store: bool = False
-    lint: Gate | None = None
 
 
 def check_archives(archives: Archives, *, store: Store | None = None, cancel: Cancel | None = None, **options: Any) -> RunResult:
@@ -112,63 +83,6 @@ def import_archives(
         with Opening(store, create=True) as opening:
             return _raise_failure(run_batch(archives, opening, chosen, load=True, cancel=cancel))
     return _raise_failure(run_batch(archives, store, chosen, load=True, cancel=cancel))
-
-
-def batch_options(
-    *,
-    retag: Sequence[str | os.PathLike[str]] = (),
-    into: str | None = None,
-    names: str | os.PathLike[str] | None = None,
-    report: str | os.PathLike[str] | None = None,
-    max_files: int | None = None,
-    max_archive_size: int | str | None = None,
-    max_layer_size: int | str | None = None,
-    max_decompressed: int | str | None = None,
-    lint: bool = False,
-    lint_config: str | os.PathLike[str] | None = None,
-    lint_fail_on: str | None = None,
-    **fields: Any,
-) -> BatchOptions:
-    """`BatchOptions` from plain values; UsageError for an unknown field, profile, limit or rule."""
-    known = {f.name for f in dataclasses.fields(BatchOptions)}
-    if unknown := sorted(set(fields) - known):
-        own = {"limits", "rename", "against_new_store"}
-        more = {"max_files", "max_archive_size", "max_layer_size", "max_decompressed", "lint_config", "lint_fail_on"}
-        there = sorted((known - own) | more | {"retag", "into", "names"})
-        raise UsageError(f"unknown option {', '.join(unknown)}; there are {', '.join(there)}")
-    limits = limits_for(
-        fields.get("profile", "page"),
-        max_files=max_files,
-        max_archive_size=_bytes(max_archive_size),
-        max_layer_size=_bytes(max_layer_size),
-        max_decompressed=_bytes(max_decompressed),
-    )
-    gate = None
-    if lint or lint_config is not None or lint_fail_on is not None:
-        from .lint.gate import gate_of  # the rules are slow to import
-
-        gate = gate_of(lint_config, lint_fail_on)
-    rules = [retag] if isinstance(retag, str | os.PathLike) else retag
-    rename = load_rename([os.fspath(rule) for rule in rules], into, names)
-    where = None if report is None else os.fspath(report)
-    chosen = BatchOptions(**{"limits": limits, "rename": rename, "report": where, "lint": gate, **fields})
-    for name, value, allowed in (
-        ("naming", chosen.naming, ("guide", "api")),
-        ("compression", chosen.compression, ("auto", "gzip", "zstd", "none")),
-        ("on_conflict", chosen.on_conflict, ("overwrite", "skip", "fail")),
-    ):
-        if value not in allowed:
-            raise UsageError(f"{name} {value!r}: it is one of {', '.join(allowed)}")
-    if chosen.jobs is not None and chosen.jobs < 1:
-        raise UsageError(f"jobs {chosen.jobs}: at least 1")
-    if chosen.registry is not None and not is_registry(chosen.registry):
-        raise UsageError(f"registry {printable(chosen.registry)}: it is no host[:port]")
-    current_actor(chosen.account or DEFAULT_ACCOUNT, chosen.user)
-    return chosen
-
-
-def _bytes(size: int | str | None) -> int | None:
-    return parse_size(size) if isinstance(size, str) else size
 
 
 def _raise_failure(result: RunResult) -> RunResult:
@@ -418,7 +332,7 @@ class _Batch:
         if self.store is None and not self.options.against_new_store:
             results = [LoadResult(a, tuple(_verdict(a) for _ in a.references)) for a in attempts]
         elif self.store is None:
-            from .store import judge_attempt
+            from .judging import judge_attempt
 
             judged = [judge_attempt(attempt, self.planned, self.actor, self.rules) for attempt in attempts]
             results = [with_refusals(LoadResult(a, tuple(map(_as_check, d)))) for a, d in zip(attempts, judged, strict=True)]

@@ -31,7 +31,8 @@ from .attempt import LoadRules, OnConflict
 from .audit.dataset import Dataset
 from .audit.export import export as export_audit
 from .audit.report import PAGE, build
-from .batch import batch_options, run_batch
+from .batch import run_batch
+from .batch_options import batch_options
 from .compression import Compression
 from .cts import Actor, canonical_json, new_run_id, now_ms
 from .digest import Cancel

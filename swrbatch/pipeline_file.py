@@ -48,7 +48,7 @@ class RepositorySpec:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ImportSpec:
-    """Archives to be imported: `sources` as on the command line, `options` of `batch.batch_options` by name."""
+    """Archives to be imported: `sources` as on the command line, `options` of `batch_options` by name."""
 
     sources: tuple[str, ...]
     options: Mapping[str, Any]

@@ -189,7 +189,8 @@ def import_(
 
 def _run(given: dict[str, Any], *, load: bool) -> None:
     """Run a batch with the options of the command line, print what came of it, and exit."""
-    from ..batch import batch_options, run_batch, space_warning
+    from ..batch import run_batch, space_warning
+    from ..batch_options import batch_options
 
     dry_run = given.pop("dry_run", False)
     with exits():
