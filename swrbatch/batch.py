@@ -33,7 +33,7 @@ from .errors import Cancelled, ExitCode, Issue, StoreError, SwrbatchError, Usage
 from .opening import Opening
 from .order import Order
 from .policy import limits_for
-from .prepare import Prepared, PreparedImage, Progress, Rules, Workshop, prepare
+from .prepare import Prepared, PreparedImage, Progress, Rules, Workshop, file_size, prepare
 from .sizes import format_size
 from .staging import Staging
 
@@ -199,10 +199,8 @@ class _Batch:
         report = self.options.report
         if report is not None and os.path.exists(report) and not os.path.isdir(report):
             raise UsageError(f"--report {printable(report)}: it is no folder; name one, it is made at need")
-        if report is not None and self.opening is not None:
-            store = os.path.realpath(self.opening.folder.path)
-            if os.path.commonpath([store, os.path.realpath(report)]) == store:
-                raise UsageError(f"--report {report}: it lies in the store, which holds nothing else; name a folder beside it")
+        if report is not None and self.opening is not None and self.opening.folder.holds(report):
+            raise UsageError(f"--report {report}: it lies in the store, which holds nothing else; name a folder beside it")
 
     # --- the run -----------------------------------------------------------------------------------------------------
 
@@ -263,7 +261,7 @@ class _Batch:
             gated=self.gated,
         )
         if self.progress is not None:
-            self.progress.start(len(self.names), sum(_size(name) for name in self.names))
+            self.progress.start(len(self.names), sum(file_size(name) or 0 for name in self.names))
         for group in self._groups(pools[0], shop):
             self._commit(group)
             if self.options.fail_fast and self.outcome.any_rejected:
@@ -295,7 +293,7 @@ class _Batch:
             while len(queue) < (1 if self.options.fail_fast else AHEAD) and (not queue or ahead < AHEAD_BYTES):
                 if (item := next(rest, None)) is None:
                     return
-                ahead += _size(item[1])
+                ahead += file_size(item[1]) or 0
                 queue.append((item[0], pool.submit(prepare, item[1], item[0], shop)))
 
         fill()
@@ -306,7 +304,7 @@ class _Batch:
             while queue and len(group) < largest and (not group or queue[0][1].done()):
                 position, future = queue.popleft()
                 group.append(self._wait(future))
-                ahead -= _size(self.names[position])
+                ahead -= file_size(self.names[position]) or 0
             fill()
             yield group
 
@@ -443,19 +441,12 @@ def _as_check(decision: Decision) -> Decision:
     return replace(decision, status=status)
 
 
-def _size(name: str) -> int:
-    try:
-        return 0 if name == "-" else os.stat(name).st_size
-    except (OSError, ValueError):  # ValueError: a NUL in the name
-        return 0
-
-
 def space_warning(archives: Sequence[str], store: str) -> str | None:
     """A sentence when the store's disk may be too small for these archives; None when it is large enough.
 
     The estimate is an upper bound: the files as they are, and for a compressed one its spool at three times its size.
     """
-    need = sum(_size(name) for name in archives)
+    need = sum(file_size(name) or 0 for name in archives)
     folder = store
     while not os.path.isdir(folder):
         folder = os.path.dirname(folder) or "."

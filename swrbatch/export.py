@@ -24,7 +24,6 @@ from __future__ import annotations
 
 import fnmatch
 import json
-import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Final, Literal
@@ -129,8 +128,7 @@ def check_destination(store: Store, to: str, form: Form, compression: Compressio
         raise UsageError("a folder cannot be written to standard output: use --form oci-archive")
     if form == "oci-dir" and compression is not Compression.NONE:
         raise UsageError("--compress is for archives: a folder is not compressed")
-    root = os.path.realpath(store.path)
-    if to != STREAM and os.path.commonpath([root, os.path.realpath(to)]) == root:
+    if to != STREAM and store.holds(to):
         raise UsageError(f"--to {printable(to)} lies within the store: choose another place")
 
 

@@ -126,7 +126,7 @@ def prepare(name: str, position: int, shop: Workshop) -> Prepared:
         if limit is not None and position >= limit:
             raise fault("too-many-files", number=position + 1, limit=limit)
         held = shop.gated.held(name) if shop.gated is not None else None
-        done.file_bytes = _file_size(name)
+        done.file_bytes = file_size(name)
         opened = open_archive(
             name,
             spool_dir=shop.spool_dir,
@@ -143,11 +143,11 @@ def prepare(name: str, position: int, shop: Workshop) -> Prepared:
     return done
 
 
-def _file_size(name: str) -> int | None:
-    """The bytes of a regular file; None for anything else."""
+def file_size(name: str) -> int | None:
+    """The bytes of a regular file; None for anything else (a pipe, `-`, what is not there)."""
     try:
         status = os.stat(name)
-    except (OSError, ValueError):
+    except (OSError, ValueError):  # ValueError: a NUL in the name
         return None
     return status.st_size if stat.S_ISREG(status.st_mode) else None
 

@@ -35,8 +35,8 @@ def expand(arguments: Sequence[str], left_out: list[str] | None = None) -> list[
     `left_out` gets the files of folders that are called otherwise and yet look like archives.
     """
     others = [] if left_out is None else left_out
-    if sys.stdin is None and ("-" in arguments or "@-" in arguments):
-        raise UsageError("standard input is closed")
+    if "-" in arguments:
+        _check_open()
     if "-" in arguments and "@-" in arguments:
         raise UsageError("- and @- both read standard input: use one of them")
     found = [path for argument in arguments for path in _expand_one(argument, others, listed=False)]
@@ -91,8 +91,7 @@ def _looks_like_archive(path: str) -> bool:
 
 def standard_input(cancel: Cancel | None = None) -> Iterator[bytes]:
     """What comes in, until its end. Never waits long at once: Python may miss a signal (Ctrl-C) that comes between two reads."""
-    if sys.stdin is None:
-        raise UsageError("standard input is closed")
+    _check_open()
     try:
         fd = sys.stdin.fileno()
     except (OSError, ValueError):  # not a file, as in tests and notebooks
@@ -105,6 +104,12 @@ def standard_input(cancel: Cancel | None = None) -> Iterator[bytes]:
             if not (piece := os.read(fd, 1 << 16)):
                 return
             yield piece
+
+
+def _check_open() -> None:
+    """Descriptor 0 of a process without a standard input is any file that it opens."""
+    if sys.stdin is None:
+        raise UsageError("standard input is closed")
 
 
 def _lines(name: str) -> list[str]:

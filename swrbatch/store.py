@@ -64,6 +64,7 @@ _PENDING_BATCH: Final = 400
 class Store(StoreFolder):
     """An open store. `Store(path)` opens one that exists; `Store(path, create=True)` makes it at need.
 
+    `cancel` ends waiting for other processes, while it is opened and before a load (`Cancelled`).
     Raises `StoreError` when there is none, or when it cannot be read or written. Use as a context manager, or call `close`.
     """
 

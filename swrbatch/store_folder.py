@@ -41,6 +41,11 @@ class StoreFolder:
         """Whether there is a store in this folder."""
         return os.path.exists(os.path.join(path, LEDGER))
 
+    def holds(self, path: str) -> bool:
+        """Whether a path lies in the store's folder, which holds nothing else."""
+        root = os.path.realpath(self.path)
+        return os.path.commonpath([root, os.path.realpath(path)]) == root
+
     def lock(self, name: str) -> str:
         """The file of a lock: `sweep` (loads share it), `links` (whoever writes or removes links), `triggers`, `ledger`."""
         return os.path.join(self.path, "locks", name)

@@ -15,7 +15,7 @@ import operator
 import os
 import types
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Annotated, Any, Union, get_args, get_origin, get_type_hints
+from typing import IO, TYPE_CHECKING, Annotated, Any, Union, get_args, get_origin, get_type_hints
 
 from . import faults
 from .disk import disk_errors
@@ -183,16 +183,17 @@ def replacing(target: str) -> Iterator[str]:
 def to_parquet(data: pa.Table, kind: type) -> bytes:
     """Rows of one type as a Parquet file."""
     sink = io.BytesIO()
-    write_parquet(data, sink, kind)
+    _write(data, sink, kind)
     return sink.getvalue()
 
 
-def write_parquet(data: pa.Table, where: str | io.BytesIO, kind: type) -> None:
+def write_parquet(data: pa.Table, path: str, kind: type) -> None:
     """Write rows of one type as a Parquet file."""
-    if isinstance(where, str):
-        with open(where, "wb") as file:
-            file.write(to_parquet(data, kind))
-        return
+    with open(path, "wb") as file:
+        _write(data, file, kind)
+
+
+def _write(data: pa.Table, where: IO[bytes], kind: type) -> None:
     import pyarrow.parquet as pq
 
     pq.write_table(data, where, **parquet_options(kind))

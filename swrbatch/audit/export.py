@@ -19,7 +19,7 @@ from dataclasses import dataclass, replace
 from ..errors import UsageError
 from ..store import Store
 from .dataset import Dataset, Manifest
-from .folders import Folder, read_manifest
+from .folders import Folder, other_form, read_manifest
 from .forms import FORMS, Form, spreadsheet, utc_text
 from .ingest import stage_and_commit
 from .reached import Range, Reached, Walk
@@ -45,7 +45,7 @@ class ExportResult:
     ranges: tuple[Range, ...]
     missing: tuple[Range, ...]
     files: tuple[str, ...]
-    lost: tuple[str, ...] = ()
+    lost: tuple[str, ...]
 
 
 def export(
@@ -75,15 +75,13 @@ def export(
     signer = Signer(sign_key) if sign_key is not None else None
     folder = Folder(store, to, form, now, signer)
     walk = folder.run(since, until)
-    return replace(_result(walk, walk.taken, tuple(each.name for each in folder.written)), lost=folder.lost)
+    return _result(walk, walk.taken, tuple(each.name for each in folder.written), folder.lost)
 
 
 def _export_dataset(store: Store, to: str, now: int, since: int | None, until: int | None) -> ExportResult:
     manifest = read_manifest(to)
     if manifest is not None:
-        raise UsageError(
-            f"{to} holds an export as {manifest.form}: add --as {manifest.form}, or export as parquet to a folder of its own"
-        )
+        raise other_form(to, manifest, "parquet")
     dataset = Dataset(to, create=True)
     with dataset.changing() as work:
         walk = Walk(store, Reached.of(dataset.manifest.export, store, os.path.abspath(to)), since, until)
@@ -100,7 +98,7 @@ def _export_dataset(store: Store, to: str, now: int, since: int | None, until: i
         return _result(walk, sum(part.rows for part in parts), tuple(part.path for part in parts))
 
 
-def _result(walk: Walk, events: int, files: tuple[str, ...]) -> ExportResult:
+def _result(walk: Walk, events: int, files: tuple[str, ...], lost: tuple[str, ...] = ()) -> ExportResult:
     reached = walk.reached
     return ExportResult(
         events=events,
@@ -110,4 +108,5 @@ def _result(walk: Walk, events: int, files: tuple[str, ...]) -> ExportResult:
         ranges=reached.ranges,
         missing=reached.missing,
         files=files,
+        lost=lost,
     )

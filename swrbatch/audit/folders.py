@@ -90,6 +90,13 @@ def read_manifest(path: str) -> FolderManifest | None:
         raise StoreError(f"{name} cannot be read: {e}; restore it from a backup") from e
 
 
+def other_form(to: str, manifest: FolderManifest, form: str) -> UsageError:
+    """What is wrong with a destination that has another form than the one that is asked for."""
+    return UsageError(
+        f"{to} holds an export as {manifest.form}: add --as {manifest.form}, or export as {form} to a folder of its own"
+    )
+
+
 class Folder:
     """A destination of files, for one run. `written` is what it wrote, in order; `lost` is what somebody took away before."""
 
@@ -126,8 +133,7 @@ class Folder:
                 raise UsageError(f"{self.to} is not empty and holds no export: choose an empty or a new folder")
             return FolderManifest(form=self._form, reached={})
         if manifest.form != self._form:
-            other = f"add --as {manifest.form}, or export as {self._form} to a folder of its own"
-            raise UsageError(f"{self.to} holds an export as {manifest.form}: {other}")
+            raise other_form(self.to, manifest, self._form)
         return manifest
 
     def _sweep(self, manifest: FolderManifest) -> None:

@@ -13,16 +13,7 @@ from typing import Any
 import typer
 
 from ..errors import ExitCode, Lang, Refused, UsageError, printable
-from .options import (
-    Format,
-    Language,
-    answers,
-    exits,
-    lang,
-    show,
-    store_path,
-    tell,
-)
+from .options import Format, Language, answers, exits, lang, show, store_path, tell
 
 _TOLD = 3
 """Values of something deleted that are told to people; programs get them all."""

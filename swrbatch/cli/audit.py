@@ -13,18 +13,7 @@ import typer
 
 from ..errors import ExitCode, UsageError
 from ..sizes import counted
-from .options import (
-    Format,
-    FormatOption,
-    LangOption,
-    Language,
-    Severity,
-    exits,
-    lang,
-    show,
-    store_path,
-    tell,
-)
+from .options import Format, FormatOption, LangOption, Language, Severity, exits, lang, show, store_path, tell
 
 app = typer.Typer(rich_markup_mode=None)
 audit = typer.Typer(

@@ -27,6 +27,7 @@ from .options import (
     cancelled_by_signals,
     check_manifests,
     exits,
+    is_terminal,
     lang,
     show,
     store_path,
@@ -195,9 +196,9 @@ def _run(given: dict[str, Any], *, load: bool) -> None:
     dry_run = given.pop("dry_run", False)
     with exits():
         check_manifests(given.get("manifests"), given.get("patch_only", False))
-        # Before signals only ask: a list on a terminal or a pipe may never come to its end.
-        _check_texts(given)
+        _check_given(given)
         left_out: list[str] = []
+        # Before signals only ask: a list on a terminal or a pipe may never come to its end.
         names = expand(given["archives"], left_out)
         if left_out:
             tell(
@@ -226,7 +227,7 @@ def _run(given: dict[str, Any], *, load: bool) -> None:
     raise typer.Exit(int(result.exit_code))
 
 
-def _check_texts(given: Mapping[str, Any]) -> None:
+def _check_given(given: Mapping[str, Any]) -> None:
     """UsageError for options with nothing in them: a variable that was not set must not pass for an option that was not given."""
     for name in ("report", "junit", "registry", "org", "into", "names", "lint_config"):
         if given.get(name) == "":
@@ -240,10 +241,8 @@ def _check_junit(path: str | None, opening: Any) -> None:
     folder = os.path.dirname(os.path.realpath(path))
     if not os.path.isdir(folder) or os.path.isdir(path):
         raise UsageError(f"--junit {printable(path)}: it must be a file in a folder that there is")
-    if opening is not None:
-        store = os.path.realpath(opening.folder.path)
-        if os.path.commonpath([store, folder]) == store:
-            raise UsageError(f"--junit {printable(path)}: it lies in the store, which holds nothing else")
+    if opening is not None and opening.folder.holds(path):
+        raise UsageError(f"--junit {printable(path)}: it lies in the store, which holds nothing else")
 
 
 def _fields(given: dict[str, Any]) -> dict[str, Any]:
@@ -275,7 +274,7 @@ def _open_store(path: str | None, cancel: Any, *, load: bool, dry_run: bool) -> 
 
 
 def _bars(no_progress: bool) -> Any:
-    if no_progress or sys.stderr is None or not sys.stderr.isatty():
+    if no_progress or not is_terminal(sys.stderr):
         return None
     from .progress import Bars  # tqdm is slow to import
 

@@ -75,7 +75,7 @@ def dedupe(
 
         for each in issues:
             if each.is_error:
-                tell("\n".join(issue_lines(each, lang(language))))
+                tell(*issue_lines(each, lang(language)))
     raise typer.Exit(int(ExitCode.REJECTED if has_errors(issues) else ExitCode.OK))
 
 

@@ -10,16 +10,7 @@ import typer
 
 from ..errors import ExitCode, Lang, UsageError, printable, to_json_text
 from ..redaction import redacted
-from .options import (
-    Format,
-    FormatOption,
-    LangOption,
-    Language,
-    exits,
-    lang,
-    show,
-    tell,
-)
+from .options import Format, FormatOption, LangOption, Language, exits, lang, show, tell
 from .text import rows_cut, set_in, table, terminal_columns, width, word, wrapped
 
 if TYPE_CHECKING:

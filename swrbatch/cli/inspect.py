@@ -90,4 +90,4 @@ def _print(result: Any, *, layers: bool, format: Format, language: Language) -> 
     elif result.images:
         show(to_text(result, layers=layers, language=lang(language)))
     for found in result.issues:
-        tell("\n".join(issue_lines(found, lang(language))))
+        tell(*issue_lines(found, lang(language)))

@@ -113,7 +113,7 @@ def lint(
         show(_printed(format, result, lang(lang_), threshold))
         for each in result.issues:
             if each.is_error:
-                tell("\n".join(issue_lines(each, lang(lang_))))
+                tell(*issue_lines(each, lang(lang_)))
     if result.failed or any(one.level.rank >= threshold.rank for one in result.counting):
         raise typer.Exit(int(ExitCode.REJECTED))
 

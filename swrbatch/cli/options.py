@@ -9,7 +9,7 @@ import signal
 import sys
 import threading
 from collections.abc import Iterator
-from typing import Annotated, NoReturn
+from typing import Annotated, NoReturn, TextIO
 
 import typer
 
@@ -114,10 +114,14 @@ def show(result: str | bytes) -> None:
         typer.echo(result, nl=isinstance(result, str))
         sys.stdout.flush()
     except OSError as e:
-        # What is left in Python's buffer must have somewhere to go when the process ends.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        _give_up(1)
         if not isinstance(e, BrokenPipeError):
             _unwritten(str(e.strerror))
+
+
+def _give_up(fd: int) -> None:
+    """What is left in Python's buffer of a stream must have somewhere to go when the process ends."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), fd)
 
 
 def _unwritten(reason: str) -> NoReturn:
@@ -135,16 +139,21 @@ def exits(language: Lang = "en") -> Iterator[None]:
         tell(f"swrbatch: {e.issue.code}: {e.issue.text(language)}", f"  {label}{colon}{e.issue.remedy(language)}")
         raise typer.Exit(int(e.exit_code)) from None
     except SwrbatchError as e:
-        tell(*f"swrbatch: {e}".split("\n"))
+        tell(f"swrbatch: {e}")
         raise typer.Exit(int(e.exit_code)) from None
     except KeyboardInterrupt:
         tell("swrbatch: interrupted")
         raise typer.Exit(int(ExitCode.INTERRUPTED)) from None
 
 
+def is_terminal(stream: TextIO | None) -> bool:
+    """Whether a standard stream is one; None, and no, where it is closed."""
+    return stream is not None and stream.isatty()
+
+
 def answers() -> bool:
     """Whether somebody can be asked."""
-    return sys.stdin is not None and sys.stdin.isatty()
+    return is_terminal(sys.stdin)
 
 
 def tell(*lines: str) -> None:
@@ -154,7 +163,7 @@ def tell(*lines: str) -> None:
     """
     if sys.stderr is None:
         return
-    if sys.stderr.isatty():
+    if is_terminal(sys.stderr):
         from .text import set_in, terminal_columns
 
         columns = terminal_columns()
@@ -162,8 +171,7 @@ def tell(*lines: str) -> None:
     try:
         typer.echo("\n".join(lines), err=True)
     except OSError:
-        # What is left in Python's buffer must have somewhere to go when the process ends.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
+        _give_up(2)
 
 
 @contextlib.contextmanager

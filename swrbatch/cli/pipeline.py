@@ -10,18 +10,7 @@ from typing import Annotated, Any, Final
 import typer
 
 from ..errors import UsageError, printable
-from .options import (
-    DryRun,
-    Format,
-    FormatOption,
-    LangOption,
-    Language,
-    cancelled_by_signals,
-    exits,
-    lang,
-    show,
-    tell,
-)
+from .options import DryRun, Format, FormatOption, LangOption, Language, cancelled_by_signals, exits, lang, show, tell
 
 app = typer.Typer(rich_markup_mode=None)
 _SIGNS: Final = {"created": "+", "loaded": "+", "written": "+", "updated": "~", "overwritten": "~"} | dict.fromkeys(
